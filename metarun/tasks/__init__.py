@@ -1,0 +1,1 @@
+"""Task families: one file each; the folder is the registry. A name with a leading underscore is a helper."""
