@@ -1,0 +1,20 @@
+"""YAML to frozen dataclasses, without jax: everything wrong is refused here, before anything is slow.
+
+`load(path, overrides)` gives a RunConfig or raises ConfigError; `to_yaml` writes it back.
+"""
+
+from metarun.config.run_file import load, to_yaml
+from metarun.config.schema import Accelerator, Checkpoint, Evaluation, RunConfig, Stage, Training
+from metarun.config.selection import Selection
+
+__all__ = [
+    "Accelerator",
+    "Checkpoint",
+    "Evaluation",
+    "RunConfig",
+    "Selection",
+    "Stage",
+    "Training",
+    "load",
+    "to_yaml",
+]

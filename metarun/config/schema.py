@@ -1,0 +1,145 @@
+"""What a configuration says, once it has been found right: the types that the rest of metarun reads.
+
+A combination that cannot work is a ValueError here, with what is wrong and, if there is more to say, a
+remedy; the binder adds file and line. What depends on the data or the devices is checked by those parts.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from metarun.config.optimizers import Adam
+from metarun.config.selection import Kind, Selection
+from metarun.ranges import Above, AtLeast, Between
+
+Count = Annotated[int, AtLeast(1)]
+Seed = Annotated[int, Between(0, 2**32 - 1)]
+Mode = Literal["inductive", "transductive"]  # which examples' batch statistics normalise the query:
+# the support's, or its own
+ADAM = Selection("adam", Adam())
+
+
+def _refuse_repeats(key: str, values: Sequence[object]) -> None:
+    repeated = next((value for index, value in enumerate(values) if value in values[:index]), None)
+    if repeated is not None:
+        raise ValueError(f"{key} has {repeated} twice")
+
+
+@dataclass(frozen=True)
+class Training:
+    """The outer loop of one stage."""
+
+    steps: Count  # outer steps
+    tasks_per_step: Count = 32  # tasks in one outer step
+    optimizer: Annotated[Selection, Kind("optimizer")] = ADAM
+    clip_norm: Annotated[float, Above(0)] | None = None  # largest norm of the outer gradient; null: any
+    clip_value: Annotated[float, Above(0)] | None = None  # largest entry of the outer gradient; null: any
+    mode: Mode = "inductive"  # what normalises the query during training
+    task_chunk: Count | None = None  # tasks computed at once on a device, divides tasks_per_step; null: all
+    chunk: Count | None = None  # steps between two returns to the host, never changes results;
+    # null: as many as take about a second
+
+    def __post_init__(self) -> None:
+        if self.task_chunk and self.tasks_per_step % self.task_chunk:
+            raise ValueError(
+                f"task_chunk {self.task_chunk} does not divide tasks_per_step {self.tasks_per_step}"
+            )
+        warmup_steps = getattr(self.optimizer.config.schedule.config, "warmup_steps", 0)
+        if warmup_steps and warmup_steps >= self.steps:
+            raise ValueError(f"the schedule warms up for {warmup_steps} steps, the training has {self.steps}")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training, whose weights later stages may use."""
+
+    name: str  # unique; a letter, then letters, digits, _ and -, in lower case: it names files and keys
+    model: Annotated[Selection, Kind("model")]
+    algorithm: Annotated[Selection, Kind("algorithm")]
+    training: Training
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch("[a-z][a-z0-9_-]{0,63}", self.name):
+            raise ValueError(
+                f"the stage name {self.name!r} cannot name files and keys",
+                "begin with a letter, then lower-case letters, digits, _ and -; at most 64",
+            )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The frozen list of episodes, and how they are measured."""
+
+    every: Count | None = None  # steps between two validations; null: only at the end
+    episodes: Annotated[int, AtLeast(2)] = 600  # two or more, to have a confidence interval
+    seed: Seed = 0  # of the list of episodes, apart from the run's seed
+    split: Literal["train", "validation", "test"] = (
+        "test"  # of the final evaluation; selection sees validation
+    )
+    modes: tuple[Mode, ...] = ("inductive",)  # each is measured; the first one selects
+    inner_steps: tuple[Annotated[int, AtLeast(0)], ...] = ()  # points of the adaptation curve; empty: none
+    ways: Count | None = None  # null: as in training
+    shots: Count | None = None  # null: as in training
+    queries: Count | None = None  # null: as in training
+    checkpoint: Literal["last", "best"] = "last"  # whose weights are measured at the end; best on validation
+
+    def __post_init__(self) -> None:
+        if not self.modes:
+            raise ValueError("modes is empty", "give inductive, transductive, or both")
+        _refuse_repeats("modes", self.modes)
+        _refuse_repeats("inner_steps", self.inner_steps)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """When the state is saved."""
+
+    every: Count | None = None  # steps; null: only at the end
+    keep: Count = 3  # newest checkpoints that stay, beside the best
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """Where it is computed."""
+
+    platform: Literal["auto", "cpu", "gpu", "tpu"] = "auto"  # auto: the fastest there is
+    devices: Count | None = None  # null: all
+    precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"  # of matrix products
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """What both forms of a file share."""
+
+    task: Annotated[Selection, Kind("task")]
+    evaluation: Evaluation = Evaluation()
+    checkpoint: Checkpoint = Checkpoint()
+    accelerator: Accelerator = Accelerator()
+    seed: Seed = 0  # every random number of the run follows from it
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(_Run):
+    """A run, and the file with a list of `stages`."""
+
+    stages: tuple[Stage, ...]  # at least one; each may use those before it
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise ValueError("stages is empty", "give at least one {name, model, algorithm, training}")
+        _refuse_repeats("stages", [stage.name for stage in self.stages])
+
+
+@dataclass(frozen=True, kw_only=True)
+class SingleStage(_Run):
+    """The file with one stage, which is called as its algorithm."""
+
+    model: Annotated[Selection, Kind("model")]
+    algorithm: Annotated[Selection, Kind("algorithm")]
+    training: Training
+
+    def run(self) -> RunConfig:
+        stage = Stage(self.algorithm.name, self.model, self.algorithm, self.training)
+        shared = {name: getattr(self, name) for name in _Run.__dataclass_fields__}
+        return RunConfig(stages=(stage,), **shared)

@@ -1,0 +1,47 @@
+"""Losses and the metrics that go with them, each over the examples of one task."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from metarun import base
+
+
+def cross_entropy(logits: Float[Array, "example way"], labels: Int[Array, "example"]) -> Float[Array, ""]:
+    """Mean negative log-likelihood of the labels under softmax(logits), in nats."""
+    log_probabilities = jax.nn.log_softmax(logits)
+    return -jnp.mean(jnp.take_along_axis(log_probabilities, labels[:, None], axis=-1))
+
+
+def accuracy(logits: Float[Array, "example way"], labels: Int[Array, "example"]) -> Float[Array, ""]:
+    """Share of the examples whose largest logit is the label's, in [0, 1]."""
+    return jnp.mean((jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32))
+
+
+def mean_squared_error(
+    outputs: Float[Array, "example feature"], targets: Float[Array, "example feature"]
+) -> Float[Array, ""]:
+    """Squared error, averaged over examples and output dimensions."""
+    return jnp.mean(jnp.square(outputs - targets))
+
+
+def classification() -> base.Objective:
+    """Cross-entropy on integer labels; selects the checkpoint with the highest accuracy."""
+
+    def metrics(predict, query: base.Examples):
+        logits = predict(query.inputs)
+        return {
+            "loss": cross_entropy(logits, query.targets),
+            "accuracy": accuracy(logits, query.targets),
+        }
+
+    return base.Objective(cross_entropy, metrics, selection="accuracy", higher_is_better=True)
+
+
+def regression() -> base.Objective:
+    """Mean squared error; selects the checkpoint with the lowest."""
+
+    def metrics(predict, query: base.Examples):
+        return {"loss": mean_squared_error(predict(query.inputs), query.targets)}
+
+    return base.Objective(mean_squared_error, metrics)

@@ -1,0 +1,38 @@
+"""Normalisation layers without running averages: models stay pure functions of their parameters."""
+
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Kind = Literal["batch", "layer", "none"]
+
+EPSILON = 1e-3  # added to the variance; the default of the layer that the MAML authors' code uses
+
+
+class Normalisation(nn.Module):
+    """Centres and scales features, then applies a learned scale and offset per channel.
+
+    `batch` takes the statistics of each channel over examples and positions: of the first
+    `reference_count` examples if there are any (inductive), else of all of them (transductive).
+    `layer` takes them of each example over positions and channels. `none` passes the inputs on.
+    """
+
+    kind: Kind
+
+    @nn.compact
+    def __call__(self, inputs: Float[Array, "example *position channel"], reference_count: int):
+        if self.kind == "none":
+            return inputs
+        channels = inputs.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (channels,))
+        offset = self.param("offset", nn.initializers.zeros, (channels,))
+        if self.kind == "batch":
+            source, axes = inputs[: reference_count or None], tuple(range(inputs.ndim - 1))
+        else:
+            source, axes = inputs, tuple(range(1, inputs.ndim))
+        mean = jnp.mean(source, axis=axes, keepdims=True)
+        variance = jnp.mean(jnp.square(source - mean), axis=axes, keepdims=True)
+        return (inputs - mean) * (jax.lax.rsqrt(variance + EPSILON) * scale) + offset

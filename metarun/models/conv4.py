@@ -1,0 +1,85 @@
+"""The few-shot convolutional network: blocks of 3×3 convolution, normalisation and ReLU.
+
+With `downsample: stride` and `head: mean` it is MAML's for Omniglot (Finn et al. 2017, arXiv 1703.03400, C.1);
+with `downsample: max_pool` and `head: flatten` that of matching networks (1606.04080), prototypical networks
+(1703.05175) and MAML++ (1810.09502). No running averages: see `reference` in base.Model.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import flax.linen as nn
+import jax
+
+from metarun import base
+from metarun.models import _convolution, _flax, _normalisation
+from metarun.ranges import AtLeast
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which of the field's four-block networks this is."""
+
+    width: Annotated[int, AtLeast(1)] = 64  # channels of every block
+    depth: Annotated[int, AtLeast(1)] = 4  # blocks
+    downsample: Literal["stride", "max_pool"] = "stride"  # how each block halves height and width
+    normalisation: Literal["batch", "layer", "none"] = "batch"  # before each ReLU
+    head: Literal["mean", "flatten"] = "mean"  # what becomes of the positions before the last layer
+
+
+class Block(nn.Module):
+    """Convolution, normalisation, ReLU, and half the height and width."""
+
+    config: Config
+
+    @nn.compact
+    def __call__(self, inputs, reference_count: int):
+        config, channels = self.config, inputs.shape[-1]
+        initial = nn.initializers.glorot_uniform()
+        kernel = self.param("kernel", initial, (3, 3, channels, config.width))
+        strided = config.downsample == "stride"
+        features = _convolution.convolve(inputs, kernel, stride=2 if strided else 1)
+        if config.normalisation != "batch":  # batch normalisation subtracts any bias again
+            features = features + self.param("bias", nn.initializers.zeros, (config.width,))
+        features = _normalisation.Normalisation(config.normalisation)(features, reference_count)
+        features = jax.nn.relu(features)
+        return features if strided else _convolution.max_pool(features)
+
+
+class ConvolutionalNetwork(nn.Module):
+    """The blocks, then one dense layer."""
+
+    config: Config
+    output_size: int
+
+    def setup(self):
+        self.blocks = [Block(self.config) for _ in range(self.config.depth)]
+        self.head = nn.Dense(self.output_size)
+
+    def embed(self, inputs, reference_count: int):
+        features = inputs
+        for block in self.blocks:
+            features = block(features, reference_count)
+        if self.config.head == "mean":
+            return features.mean(axis=(1, 2))
+        return features.reshape(features.shape[0], -1)
+
+    def __call__(self, inputs, reference_count: int):
+        return self.head(self.embed(inputs, reference_count))
+
+
+def build(config: Config, spec: base.Spec) -> base.Model:
+    """The model for pictures [height, width, channel] and `spec.output_size` outputs.
+
+    Raises:
+      ValueError: the inputs are no pictures, or too small to be halved `depth` times by max-pooling.
+    """
+    if len(spec.input_shape) != 3:
+        raise ValueError(f"conv4 needs pictures [height, width, channel], not inputs of shape {spec.input_shape}")
+    if config.downsample == "max_pool" and min(spec.input_shape[:2]) < 2**config.depth:
+        raise ValueError(
+            f"{config.depth} max-pooling blocks need pictures of at least {2**config.depth} pixels a side, "
+            f"not {spec.input_shape[:2]}"
+        )
+    module = ConvolutionalNetwork(config, spec.output_size)
+    return _flax.from_module(module, uses_batch_statistics=config.normalisation == "batch")

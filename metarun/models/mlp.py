@@ -1,0 +1,53 @@
+"""Multilayer perceptron; by default the two hidden layers of 40 of MAML's sinusoid.
+
+Finn et al. 2017, arXiv 1703.03400, section 5.1. We draw the initial matrices with variance 1/inputs instead of
+the authors' fixed deviation of 0.01, and start the biases at zero as they do.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import flax.linen as nn
+import jax
+
+from metarun import base
+from metarun.models import _flax, _normalisation
+from metarun.ranges import AtLeast
+
+ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jax.nn.tanh, "gelu": jax.nn.gelu}
+
+
+@dataclass(frozen=True)
+class Config:
+    """The shape of the network between the inputs and the outputs."""
+
+    hidden: tuple[Annotated[int, AtLeast(1)], ...] = (40, 40)  # units of each hidden layer
+    activation: Literal["relu", "tanh", "gelu"] = "relu"  # after each hidden layer
+    normalisation: Literal["batch", "layer", "none"] = "none"  # before each activation
+
+
+class Perceptron(nn.Module):
+    """Flattens each example, then dense layers."""
+
+    config: Config
+    output_size: int
+
+    def setup(self):
+        self.hidden = [nn.Dense(units) for units in self.config.hidden]
+        self.norms = [_normalisation.Normalisation(self.config.normalisation) for _ in self.config.hidden]
+        self.head = nn.Dense(self.output_size)
+
+    def embed(self, inputs, reference_count: int):
+        features = inputs.reshape(inputs.shape[0], -1)
+        for dense, norm in zip(self.hidden, self.norms, strict=True):
+            features = ACTIVATIONS[self.config.activation](norm(dense(features), reference_count))
+        return features
+
+    def __call__(self, inputs, reference_count: int):
+        return self.head(self.embed(inputs, reference_count))
+
+
+def build(config: Config, spec: base.Spec) -> base.Model:
+    """The model for inputs of `spec.input_shape`, flattened, and `spec.output_size` outputs."""
+    module = Perceptron(config, spec.output_size)
+    return _flax.from_module(module, uses_batch_statistics=config.normalisation == "batch")

@@ -1,0 +1,1 @@
+"""The run directory: nothing outside this package writes to one. Only checkpoints need jax."""

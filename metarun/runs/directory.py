@@ -1,0 +1,194 @@
+"""One run's directory: where it is, who may write to it, and what lies in it.
+
+config.yaml   environment.json   status.json   metrics.jsonl   result.json   log.txt   lock
+episodes/<stage>-<split>.npz     checkpoints/<stage>/<step>/
+"""
+
+import datetime
+import fcntl
+import io
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from metarun import errors
+from metarun.runs import environment, files
+from metarun.runs.metrics import MetricsFile
+
+if TYPE_CHECKING:
+    from metarun.runs.checkpoints import Checkpoints
+
+CONFIG, STATUS, METRICS, LOCK = "config.yaml", "status.json", "metrics.jsonl", "lock"
+
+_NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
+
+
+def new_path(config_name: str, root: Path = Path("runs")) -> Path:
+    """Where a new run of a config goes: `runs/<config name>/<UTC time>-<4 hex>`. Creates nothing."""
+    now = datetime.datetime.now(datetime.UTC)
+    return files.child(root, config_name) / f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def newest(config_name: str, root: Path = Path("runs")) -> Path | None:
+    """The last run of a config that got as far as writing its config; None if there is none."""
+    folders = files.child(root, config_name).glob("*")
+    runs = [path for path in folders if _NAME.fullmatch(path.name) and (path / CONFIG).is_file()]
+    return max(runs, key=_age, default=None)
+
+
+def _age(run: Path) -> tuple[str, int]:
+    """Sorts by the time in the name, which copying keeps; within one second by the time of the config."""
+    return run.name.rpartition("-")[0], (run / CONFIG).stat().st_mtime_ns
+
+
+def read_config(path: Path) -> str:
+    """The resolved config of a run, without locking it. Raises CheckpointError if this is no run."""
+    with files.storage_errors(path):
+        try:
+            return (path / CONFIG).read_text()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            remedy = "give the directory that `metarun train` printed last"
+            raise errors.CheckpointError("there is no run here", str(path), remedy) from error
+
+
+class RunDirectory:
+    """The directory of a run, locked: one process writes to it at a time.
+
+    The kernel frees the lock when the process ends, however it ends; the file `lock` stays, and means
+    nothing by itself. A forked child holds the lock too, until it ends or runs another program.
+    """
+
+    def __init__(self, path: Path, lock: int, resumed: bool) -> None:
+        self.path = path
+        self.resumed = resumed  # there was a run to go on with
+        self.log = path / "log.txt"
+        self._lock = lock
+        self.metrics = MetricsFile(path / METRICS)
+
+    @classmethod
+    def open(cls, path: Path, resume: bool) -> "RunDirectory":
+        """Creates a run directory, or with `resume` goes on with one, if there is one yet.
+
+        Raises RunDirectoryError if another process holds it, if there is a run and `resume` is false, or
+        if the folder holds something that is no run.
+        """
+        try:
+            with files.storage_errors(path):
+                path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise errors.RunDirectoryError("this is a file", str(path), "choose another --run-dir") from error
+        _refuse_foreign(path)
+        lock = _lock(path)
+        try:
+            resumed = _refuse_foreign(path)
+            if resumed and not resume:
+                remedy = "add --resume to go on with it, or choose another --run-dir"
+                raise errors.RunDirectoryError("there is a run here already", str(path), remedy)
+            _remove_leftovers(path)
+            return cls(path, lock, resumed)
+        except BaseException:
+            os.close(lock)
+            raise
+
+    def write_config(self, text: str) -> None:
+        """Writes the resolved config, which makes the directory a run."""
+        files.write_text(self.path / CONFIG, text)
+
+    def read_config(self) -> str:
+        """The resolved config that the run was started with."""
+        return read_config(self.path)
+
+    def write_environment(self, argv: list[str], devices: list[str]) -> None:
+        """Records on what the run runs: versions, machine, commits, an allow-list of variables."""
+        files.write_json(self.path / "environment.json", environment.describe(argv, devices))
+
+    def status(
+        self, status: str, stage: str | None = None, step: int | None = None, message: str | None = None
+    ) -> None:
+        """Says how far the run is: running, done, preempted, diverged or failed."""
+        content = {
+            "status": status,
+            "stage": stage,
+            "step": step,
+            "updated": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "pid": os.getpid(),
+        }
+        files.write_json(self.path / STATUS, content | ({"message": message} if message else {}))
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Writes the final evaluation of every stage."""
+        files.write_json(self.path / "result.json", result)
+
+    def write_episodes(self, stage: str, split: str, values: Mapping[str, Any]) -> None:
+        """Writes per-episode values, for pairwise comparisons. Equal values give equal bytes."""
+        arrays = {name: np.asarray(values[name]) for name in sorted(values)}
+        if objects := [name for name, array in arrays.items() if array.dtype.hasobject]:
+            raise TypeError(f"{objects} would need pickle")
+        content = io.BytesIO()
+        np.savez(content, **arrays)
+        path = files.child(self.path / "episodes", f"{stage}-{split}.npz")
+        with files.storage_errors(path):
+            path.parent.mkdir(exist_ok=True)
+        files.write_bytes(path, content.getvalue())
+
+    def checkpoints(self, stage: str, keep: int) -> "Checkpoints":
+        """The checkpoints of one stage, for writing and reading. Imports jax and orbax."""
+        from metarun.runs.checkpoints import Checkpoints
+
+        return Checkpoints(files.child(self.path / "checkpoints", stage), keep)
+
+    def close(self) -> None:
+        """Lets others write here."""
+        self.metrics.close()
+        os.close(self._lock)
+
+    def __enter__(self) -> "RunDirectory":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def _refuse_foreign(path: Path) -> bool:
+    """Whether there is a run here; raises if there is something else, before anything is written to it."""
+    with files.storage_errors(path):
+        names = {entry.name for entry in path.iterdir() if not entry.name.startswith(files.TEMPORARY)}
+    if names <= {LOCK}:  # new, or killed before it had written its config
+        return False
+    if CONFIG in names and names & {LOCK, STATUS}:  # a config.yaml alone lies in many a project folder
+        return True
+    remedy = "choose another --run-dir: an empty one, or one that does not exist yet"
+    raise errors.RunDirectoryError("the folder is not empty and is no run", str(path), remedy)
+
+
+def _lock(path: Path) -> int:
+    """Takes the lock and leaves our process id in it for whoever comes second."""
+    with files.storage_errors(path / LOCK):
+        descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        except BlockingIOError as error:
+            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(descriptor)
+            remedy = "wait until it ends, stop it, or choose another --run-dir"
+            raise errors.RunDirectoryError(
+                f"process {holder} is writing to this run", str(path), remedy
+            ) from error
+        except BaseException:
+            os.close(descriptor)
+            raise
+    return descriptor
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Removes what a killed process was about to rename; its checkpoints are cleaned by the next save."""
+    for leftover in [*path.glob(f"{files.TEMPORARY}*"), *path.glob(f"episodes/{files.TEMPORARY}*")]:
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()

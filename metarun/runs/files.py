@@ -1,0 +1,109 @@
+"""Writing files so that a reader, a crash or a full disk never shows half of one."""
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from metarun import errors
+from metarun.runs import strict_json
+
+TEMPORARY = ".temporary-"  # starts the name of everything that may be thrown away after a crash
+
+_FREE_SPACE = "free some space, or choose another place with --run-dir; what was saved before is intact"
+_PERMISSIONS = "check the owner and the permissions, or choose another place with --run-dir"
+_HARDWARE = "check the disk and its mount; what was saved before is intact"
+_CAUSES = {
+    errno.ENOSPC: ("the disk is full", _FREE_SPACE),
+    errno.EDQUOT: ("the disk quota is used up", _FREE_SPACE),
+    errno.EFBIG: ("a file exceeds the size limit of the disk or of `ulimit -f`", _FREE_SPACE),
+    errno.EACCES: ("permission denied", _PERMISSIONS),
+    errno.EPERM: ("operation not permitted", _PERMISSIONS),
+    errno.EROFS: ("the disk is mounted read-only", _PERMISSIONS),
+    errno.ENOENT: ("the folder is gone", "do not move or remove a run while it is written"),
+    errno.ENAMETOOLONG: ("the path is too long", "choose a shorter place with --run-dir"),
+    errno.ENOLCK: ("the file system does not support locks", "choose a local disk with --run-dir"),
+    errno.EMFILE: ("too many open files", "raise `ulimit -n`"),
+    errno.EIO: ("input/output error", _HARDWARE),
+    errno.ESTALE: ("the network file system lost the file", _HARDWARE),
+}
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turns what the disk refuses into a StorageError about `path`; other errors are bugs and pass."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _CAUSES:
+            raise
+        what, remedy = _CAUSES[error.errno]
+        raise errors.StorageError(what, str(error.filename or path), remedy) from error
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replaces a file as one step: a reader finds the old content or the new, also after a power cut.
+
+    Raises StorageError, and leaves the old content, when the disk refuses.
+    """
+    temporary = temporary_beside(path)
+    with storage_errors(path):
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            try:
+                write_all(descriptor, content)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            temporary.replace(path)
+            sync(path.parent)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+
+
+def write_text(path: Path, content: str) -> None:
+    """Replaces a text file as one step, in UTF-8."""
+    write_bytes(path, content.encode())
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Replaces a JSON file as one step."""
+    write_text(path, strict_json.encode_indented(content))
+
+
+def write_all(descriptor: int, content: bytes) -> None:
+    """Writes every byte, in one call unless the system takes fewer."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def sync(path: Path) -> None:
+    """Returns when a file, or the list of names in a folder, has reached the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def temporary_beside(path: Path) -> Path:
+    """A name in the same folder, so that a rename to `path` is one step, that cleaning recognises."""
+    return path.with_name(f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}")
+
+
+def child(folder: Path, name: str) -> Path:
+    """`folder/name`, where a name from a config or a command line may not lead out of the folder.
+
+    Raises ConfigError unless it is of letters, digits, `.`, `_` and `-`, and starts with none of `.-`.
+    """
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        remedy = "use letters, digits, `.`, `_` and `-`, beginning with a letter or a digit"
+        raise errors.ConfigError(f"{name!r} cannot name a file", str(folder), remedy)
+    return folder / name
