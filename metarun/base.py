@@ -80,6 +80,8 @@ class Algorithm(NamedTuple):
     """Four pure functions, each written for ONE task; callers vmap."""
 
     init: Callable[..., Weights]  # (key, episodes[task], earlier: {stage name: Weights}) -> Weights
-    loss: Callable[..., tuple[Any, dict[str, Any]]]  # (weights, episode, key) -> (scalar, {name: scalar}): the outer objective
+    loss: Callable[
+        ..., tuple[Any, dict[str, Any]]
+    ]  # (weights, episode, key) -> (scalar, {name: scalar}): the outer objective
     adapt: Callable[[Weights, Examples], PyTree]  # (weights, support) -> learner
     predict: Callable[[PyTree, PyTree], PyTree]  # (learner, inputs) -> outputs

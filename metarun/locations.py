@@ -1,7 +1,7 @@
 """Where metarun keeps things outside a run directory. Knows nothing of the rest.
 
-    METARUN_DATA    the data sets           (default: <cache>/data)
-    METARUN_CACHE   decoded data, compiled  (default: $XDG_CACHE_HOME/metarun, else ~/.cache/metarun)
+METARUN_DATA    the data sets           (default: <cache>/data)
+METARUN_CACHE   decoded data, compiled  (default: $XDG_CACHE_HOME/metarun, else ~/.cache/metarun)
 """
 
 import os

@@ -18,7 +18,7 @@ def all_finite(tree: PyTree) -> Bool[Array, ""]:
 
 
 def size(tree: PyTree) -> int:
-    """How many numbers the tree holds."""
+    """How many numbers the tree, of arrays or of their shapes, holds."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 

@@ -27,7 +27,7 @@ class Config:
     inner_steps: Annotated[int, AtLeast(0)] = 1  # gradient steps on the support
     inner_lr: Annotated[float, Above(0)] = 0.01  # α, for a loss that is the mean over the support
     order: Literal["second", "first"] = "second"  # of the outer gradient; first is FOMAML
-    loop: Literal["scan", "unroll"] = "unroll"  # scan compiles once for any number of steps, unroll runs faster
+    loop: Literal["scan", "unroll"] = "unroll"  # of the inner steps: scan compiles faster, unroll runs faster
     rematerialise: bool = False  # recompute each inner step in the backward pass: less memory, more time
 
 

@@ -27,8 +27,9 @@ class Normalisation(nn.Module):
         if self.kind == "none":
             return inputs
         channels = inputs.shape[-1]
-        scale = self.param("scale", nn.initializers.ones, (channels,))
-        offset = self.param("offset", nn.initializers.zeros, (channels,))
+        everywhere = (1,) * (inputs.ndim - 1) + (channels,)
+        scale = self.param("scale", nn.initializers.ones, (channels,)).reshape(everywhere)
+        offset = self.param("offset", nn.initializers.zeros, (channels,)).reshape(everywhere)
         if self.kind == "batch":
             source, axes = inputs[: reference_count or None], tuple(range(inputs.ndim - 1))
         else:

@@ -40,7 +40,8 @@ class Block(nn.Module):
         strided = config.downsample == "stride"
         features = _convolution.convolve(inputs, kernel, stride=2 if strided else 1)
         if config.normalisation != "batch":  # batch normalisation subtracts any bias again
-            features = features + self.param("bias", nn.initializers.zeros, (config.width,))
+            bias = self.param("bias", nn.initializers.zeros, (config.width,))
+            features = features + bias.reshape(1, 1, 1, -1)
         features = _normalisation.Normalisation(config.normalisation)(features, reference_count)
         features = jax.nn.relu(features)
         return features if strided else _convolution.max_pool(features)
@@ -75,7 +76,9 @@ def build(config: Config, spec: base.Spec) -> base.Model:
       ValueError: the inputs are no pictures, or too small to be halved `depth` times by max-pooling.
     """
     if len(spec.input_shape) != 3:
-        raise ValueError(f"conv4 needs pictures [height, width, channel], not inputs of shape {spec.input_shape}")
+        raise ValueError(
+            f"conv4 needs pictures [height, width, channel], not inputs of shape {spec.input_shape}"
+        )
     if config.downsample == "max_pool" and min(spec.input_shape[:2]) < 2**config.depth:
         raise ValueError(
             f"{config.depth} max-pooling blocks need pictures of at least {2**config.depth} pixels a side, "

@@ -33,7 +33,7 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int = 1) -> None:
         if keep < 1:
             raise ValueError(f"keep must be at least 1, not {keep}")
-        self.folder = folder
+        self.folder = folder.absolute()  # Orbax takes no other
         self.keep = keep
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None

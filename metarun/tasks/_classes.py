@@ -19,7 +19,10 @@ def choose_allowed(key: PRNGKeyArray, count: int, allowed: Bool[Array, "candidat
 
 
 def gather_examples(
-    images: UInt8[Array, "class drawing height width"], classes: Int[Array, "way"], count: int, key: PRNGKeyArray
+    images: UInt8[Array, "class drawing height width"],
+    classes: Int[Array, "way"],
+    count: int,
+    key: PRNGKeyArray,
 ) -> UInt8[Array, "way {count} height width"]:
     """`count` different drawings of each class."""
     keys = jax.random.split(key, classes.shape[0])
@@ -36,7 +39,9 @@ def rotate(
     return jnp.where(turns >= 2, jnp.flip(upright, axis=(2, 3)), upright)
 
 
-def to_episode(images: UInt8[Array, "way example height width"], shots: int, facts: base.PyTree) -> base.Episode:
+def to_episode(
+    images: UInt8[Array, "way example height width"], shots: int, facts: base.PyTree
+) -> base.Episode:
     """The first `shots` pictures of each way are support, the others query; way i has label i.
 
     Returns:
@@ -73,5 +78,7 @@ def draw(figure, episode: base.Episode, predictors) -> None:
                 axes.set_ylabel(f"class {row}", rotation=0, ha="right", va="center")
             if column >= shots:
                 right = int(labels[index]) == row
-                axes.set_title(f"{int(labels[index])}", color="black" if right else "crimson", fontsize=9, pad=2)
+                axes.set_title(
+                    f"{int(labels[index])}", color="black" if right else "crimson", fontsize=9, pad=2
+                )
                 axes.spines[:].set(color="black" if right else "crimson", linewidth=0.8 if right else 2)

@@ -25,7 +25,8 @@ from metarun.ranges import AtLeast, Between
 from metarun.tasks import _classes
 
 DRAWINGS = 20  # of each character
-CHARACTERS, BACKGROUND = 1623, 964  # in all, and in the background set
+CHARACTERS = 1623  # in all
+BACKGROUND = 964  # of them in the background set
 COUNTS = {"random": (1100, 100, 423), "background": (864, 100, 659)}  # train, validation, test
 SPLITS = ("train", "validation", "test")
 
@@ -38,7 +39,9 @@ class Config:
     shots: Annotated[int, AtLeast(1)] = 1  # support pictures of each class
     queries: Annotated[int, AtLeast(1)] = 1  # query pictures of each class
     split: Literal["random", "background"] = "random"  # how characters fall to train, validation and test
-    counts: tuple[Annotated[int, AtLeast(0)], ...] = ()  # characters in train, validation, test; empty: COUNTS
+    counts: tuple[
+        Annotated[int, AtLeast(0)], ...
+    ] = ()  # characters in train, validation, test; empty: COUNTS
     split_seed: Annotated[int, Between(0, 2**32 - 1)] = 0  # of the shuffle; not the run's seed
     rotations: Literal["random", "classes", "none"] = "random"  # by multiples of 90°
     within_alphabet: bool = False  # all classes of an episode from one alphabet
@@ -54,7 +57,9 @@ class Config:
         train, validation, test = self.characters
         available = {"random": (CHARACTERS, CHARACTERS), "background": (BACKGROUND, CHARACTERS - BACKGROUND)}
         together = {"random": (train + validation + test, test), "background": (train + validation, test)}
-        if any(wanted > there for wanted, there in zip(together[self.split], available[self.split], strict=True)):
+        if any(
+            wanted > there for wanted, there in zip(together[self.split], available[self.split], strict=True)
+        ):
             raise ValueError(
                 f"the {self.split} split has no {train} + {validation} + {test} characters",
                 f"Omniglot has {BACKGROUND} background and {CHARACTERS - BACKGROUND} evaluation characters",
@@ -147,4 +152,6 @@ def check_alphabets(config: Config, data) -> None:
     for name, part in data.items():
         largest = int(np.bincount(part["alphabet"]).max()) * config.copies
         if largest < config.ways:
-            raise ValueError(f"the largest alphabet of the {name} split has {largest} classes, not {config.ways}")
+            raise ValueError(
+                f"the largest alphabet of the {name} split has {largest} classes, not {config.ways}"
+            )

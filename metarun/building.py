@@ -1,0 +1,93 @@
+"""From a configuration to the things it names: task families, models, and the algorithms of every stage.
+
+The mode of normalisation is decided here, around the model, so that no algorithm needs to know of it:
+an algorithm always passes the support as `reference`, and a transductive model does not look at it.
+"""
+
+import dataclasses
+from contextlib import contextmanager
+from typing import Any
+
+from metarun import base, errors, plugins
+from metarun.config import Evaluation, RunConfig, Selection
+
+
+@contextmanager
+def refusals(section: str):
+    """Turn the ValueError of a plug-in that cannot be built as configured into a ConfigError."""
+    try:
+        yield
+    except ValueError as error:
+        what, *remedy = map(str, error.args)
+        raise errors.ConfigError(what, section, *(remedy or [f"change {section} in the config"])) from error
+
+
+def task_family(selection: Selection) -> base.TaskFamily:
+    """The family as in training."""
+    config = plugins.real_config("task", selection.name, selection.config)
+    with refusals("task"):
+        return plugins.load("task", selection.name).build(config)
+
+
+def judged_selection(selection: Selection, evaluation: Evaluation) -> Selection:
+    """The task as in evaluation: its ways, shots and queries, where the evaluation sets its own.
+
+    Raises:
+      ConfigError: the family has no such option, or refuses the value.
+    """
+    options = ("ways", "shots", "queries")
+    given = {name: getattr(evaluation, name) for name in options if getattr(evaluation, name) is not None}
+    known = {field.name for field in dataclasses.fields(selection.config)}
+    for name in given.keys() - known:
+        raise errors.ConfigError(
+            f"the task {selection.name} has no {name}", f"evaluation.{name}", f"leave evaluation.{name} out"
+        )
+    with refusals("evaluation"):
+        return Selection(selection.name, dataclasses.replace(selection.config, **given))
+
+
+def has_inner_steps(selection: Selection) -> bool:
+    """Whether an algorithm adapts in countable steps, so that "before adaptation" means something."""
+    return any(field.name == "inner_steps" for field in dataclasses.fields(selection.config))
+
+
+def algorithm(
+    config: RunConfig,
+    index: int,
+    family: base.TaskFamily,
+    mode: str | None = None,
+    inner_steps: int | None = None,
+) -> base.Algorithm:
+    """The algorithm of stage `index`, on top of those of the stages before it.
+
+    Args:
+      mode: what normalises the queries, here and in the earlier stages; None: as each stage trains.
+      inner_steps: of this stage's inner loop; None: as configured.
+    """
+    stage = config.stages[index]
+    earlier = {
+        before.name: algorithm(config, position, family, mode)
+        for position, before in enumerate(config.stages[:index])
+    }
+    selection = stage.algorithm
+    if inner_steps is not None:
+        selection = Selection(selection.name, dataclasses.replace(selection.config, inner_steps=inner_steps))
+    options = plugins.real_config("algorithm", selection.name, selection.config)
+    with refusals(f"algorithm of stage {stage.name}"):
+        network = model(stage.model, family.spec, mode or stage.training.mode)
+        return plugins.load("algorithm", selection.name).build(options, network, family.objective, earlier)
+
+
+def model(selection: Selection, spec: base.Spec, mode: str) -> base.Model:
+    """The model, which in transductive mode lets every batch normalise itself."""
+    config: Any = plugins.real_config("model", selection.name, selection.config)
+    built: base.Model = plugins.load("model", selection.name).build(config, spec)
+    if mode == "inductive":
+        return built
+
+    def without_reference(function):
+        return lambda params, inputs, *, condition=None, reference=None: function(
+            params, inputs, condition=condition
+        )
+
+    return built._replace(apply=without_reference(built.apply), embed=without_reference(built.embed))

@@ -1,0 +1,14 @@
+"""The command line: parse, call, print. Importing it imports neither jax nor a plug-in."""
+
+import sys
+
+from metarun.cli.application import application
+from metarun.cli.failures import exit_code_of
+
+
+def main() -> None:
+    """Run the command that argv names, and exit with its code; no traceback reaches the user."""
+    try:
+        application(standalone_mode=True)
+    except Exception as error:
+        sys.exit(exit_code_of(error))

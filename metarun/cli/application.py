@@ -1,0 +1,166 @@
+"""The commands. Heavy imports happen inside them, so that --help and a wrong config answer at once."""
+
+import json
+import logging
+import re
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import metarun
+
+application = typer.Typer(
+    name="metarun",
+    help="Meta-learning experiments from a YAML file: train, evaluate, compare.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_application = typer.Typer(no_args_is_help=True, help="Data sets: list, fetch, verify.")
+application.add_typer(data_application, name="data")
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as training.steps=100.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and leave."""
+    if wanted:
+        typer.echo(f"metarun {metarun.__version__}")
+        raise typer.Exit
+
+
+@application.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Set up what all commands share."""
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("warning: %(message)s"))
+    logging.getLogger("metarun").addHandler(handler)
+    logging.getLogger("metarun").propagate = False
+    logging.getLogger("absl").addHandler(
+        logging.NullHandler()
+    )  # Orbax prints tracebacks that we report ourselves
+    logging.getLogger("absl").propagate = False
+
+
+@application.command()
+def train(
+    config_file: Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file.")],
+    overrides: Overrides = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Default: runs/<config name>/<time>.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run directory, or the newest run of this config.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the config, build everything, and train nothing.")
+    ] = False,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print the resolved config, and do nothing.")
+    ] = False,
+) -> None:
+    """Meta-train, then evaluate. The last line of stdout is the run directory."""
+    from metarun import config
+
+    run_config = config.load(config_file, overrides or [])
+    if print_config:
+        typer.echo(config.to_yaml(run_config), nl=False)
+        return
+    from metarun.cli import showing, tables
+    from metarun.runs import directory
+
+    name = config_name(config_file)
+    path = run_dir or (resume and directory.newest(name)) or directory.new_path(name)
+    from metarun import experiment
+
+    if dry_run:
+        typer.echo(experiment.dry_run(run_config))
+        return
+    with showing.progress() as progress:
+        outcome = experiment.train(run_config, path, resume, sys.argv, progress)
+    tables.print_result(outcome.result)
+    typer.echo(str(outcome.path))
+
+
+def config_name(path: Path) -> str:
+    """The name of a config in the runs folder: its path below a folder `configs`, with dashes, or its stem."""
+    parts = path.with_suffix("").parts
+    below = parts[::-1].index("configs") if "configs" in parts else 1
+    parts = parts[len(parts) - below :]
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", "-".join(parts)).strip("-_") or "run"
+
+
+@application.command("eval")
+def evaluate(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN_OR_CHECKPOINT", help="A run, or RUN/checkpoints/STAGE/STEP.")
+    ],
+    overrides: Overrides = None,
+    split: Annotated[str | None, typer.Option(help="train, validation or test.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a run on its frozen episodes. Writes nothing to the run."""
+    from metarun.cli import showing, tables
+    from metarun.runs import directory
+
+    directory.read_config(run.parents[2] if run.parent.parent.name == "checkpoints" else run)
+    from metarun import experiment
+
+    with showing.progress() as progress:
+        outcome = experiment.evaluate(run, overrides or [], split, progress)
+    if as_json:
+        typer.echo(json.dumps(outcome.result, allow_nan=False))
+    else:
+        tables.print_result(outcome.result)
+
+
+@application.command("list")
+def list_plugins(
+    name: Annotated[str | None, typer.Argument(help="Show the options of one of them.")] = None,
+) -> None:
+    """Task families, models and algorithms, one line each."""
+    from metarun.cli import tables
+
+    tables.print_options(name) if name else tables.print_plugins()
+
+
+@data_application.command("list")
+def data_list() -> None:
+    """The data sets, and whether their files are there."""
+    from metarun.cli import data
+
+    data.print_list()
+
+
+@data_application.command("fetch")
+def data_fetch(name: str) -> None:
+    """Download a data set's public archives, checked."""
+    from metarun.cli import data
+
+    data.fetch(name)
+
+
+@data_application.command("verify")
+def data_verify(name: str) -> None:
+    """Compare the content of a data set's files with the published digests."""
+    from metarun.cli import data
+
+    data.verify(name)
+
+
+@application.command()
+def doctor() -> None:
+    """Versions, devices, caches, data, and a smoke run of ten steps."""
+    from metarun.cli import doctor
+
+    doctor.examine()

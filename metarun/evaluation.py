@@ -1,0 +1,106 @@
+"""Measuring learners on a frozen list of episodes, compiled, with a value for every episode.
+
+The list depends on the evaluation's own seed, the split and the task family, never on the run's seed or the
+algorithm: two methods are compared on the same episodes, pairwise. Its hash says which list it was.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PRNGKeyArray
+from scipy.special import stdtrit
+
+from metarun import base
+from metarun.base import PyTree
+
+SPLITS = ("train", "validation", "test")  # their order is part of the episodes' keys
+Values = dict[str, dict[str, np.ndarray]]  # {variant: {metric: [episode]}}
+
+
+class Interval(NamedTuple):
+    """A mean over episodes, with the half-width of its 95 % confidence interval."""
+
+    mean: float
+    ci95: float
+
+
+def interval(values: np.ndarray) -> Interval:
+    """Mean and Student's interval of two or more independent values [episode]."""
+    count = values.shape[0]
+    deviation = float(np.std(values, ddof=1, dtype=np.float64))
+    return Interval(
+        float(np.mean(values, dtype=np.float64)), float(stdtrit(count - 1, 0.975)) * deviation / count**0.5
+    )
+
+
+def summarise(values: Values) -> dict[str, dict[str, dict[str, float]]]:
+    """{variant: {metric: {"mean": ..., "ci95": ...}}}, ready for JSON."""
+    return {
+        variant: {name: interval(column)._asdict() for name, column in columns.items()}
+        for variant, columns in values.items()
+    }
+
+
+def episode_keys(seed: int, split: str, count: int) -> PRNGKeyArray:
+    """The keys of the frozen list, one an episode; a longer list begins with the shorter one."""
+    key = jax.random.fold_in(jax.random.key(seed), SPLITS.index(split))
+    return jax.vmap(lambda index: jax.random.fold_in(key, index))(jnp.arange(count))
+
+
+def episodes_hash(
+    family: base.TaskFamily, data: PyTree, keys: PRNGKeyArray, recipe: Mapping[str, Any]
+) -> str:
+    """The first 16 hex digits of a SHA-256 over the recipe and every whole number of every episode.
+
+    Whole numbers (labels, class ids) say which examples were drawn, and are the same on every device. Inputs
+    that are computed differ in their last bit between devices; the recipe and the keys stand for those.
+    """
+    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True, default=str).encode())
+    digest.update(np.asarray(jax.random.key_data(keys)).tobytes())
+
+    def whole_numbers(key):
+        leaves = jax.tree.leaves(family.sample(data, key))
+        return [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.integer)]
+
+    for column in jax.jit(lambda keys: jax.lax.map(whole_numbers, keys))(keys):
+        digest.update(np.ascontiguousarray(column).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def make_measure(variants: Mapping[str, base.Algorithm], family: base.TaskFamily, at_once: int) -> Callable:
+    """(weights, data[split], keys [episode]) -> Values: every variant on every episode, in one program.
+
+    `at_once` episodes are computed in parallel, as in training, so that the memory is known to suffice.
+    """
+
+    def one_episode(weights: base.Weights, data: PyTree, key: PRNGKeyArray):
+        episode = family.sample(data, key)
+
+        def measure(algorithm: base.Algorithm):
+            learner = algorithm.adapt(weights, episode.support)
+            return family.objective.metrics(lambda inputs: algorithm.predict(learner, inputs), episode.query)
+
+        return {name: measure(algorithm) for name, algorithm in variants.items()}
+
+    @jax.jit
+    def all_episodes(weights: base.Weights, data: PyTree, keys: PRNGKeyArray):
+        batch = jax.vmap(one_episode, in_axes=(None, None, 0))
+        return jax.lax.map(lambda part: batch(weights, data, part), keys.reshape(-1, at_once))
+
+    def measure(weights: base.Weights, data: PyTree, keys: PRNGKeyArray) -> Values:
+        count = keys.shape[0]
+        filled = jnp.arange(-(-count // at_once) * at_once) % count  # the list again fills the last batch
+        columns = jax.device_get(all_episodes(weights, data, keys[filled]))
+        return {  # in the order of the variants: jax has sorted the keys
+            variant: {
+                name: np.asarray(column).reshape(-1)[:count] for name, column in columns[variant].items()
+            }
+            for variant in variants
+        }
+
+    return measure

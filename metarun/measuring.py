@@ -1,0 +1,94 @@
+"""Which variants of a stage are measured, on which episodes, and how the result is laid out.
+
+A variant is a mode of normalisation and a number of inner steps: "inductive/adapted", "inductive/unadapted",
+"transductive/5". All variants of a stage are measured in one program, on the same episodes.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+
+from metarun import base, building, errors, evaluation
+from metarun.base import PyTree
+from metarun.config import RunConfig
+
+
+class Judge(NamedTuple):
+    """The task family as it is evaluated, with its data on the device."""
+
+    family: base.TaskFamily
+    data: dict[str, PyTree]  # {split: arrays}
+    recipe: dict[str, Any]  # what the episodes depend on beside their keys; part of their hash
+
+
+def make_judge(config: RunConfig, family: base.TaskFamily, data: dict[str, PyTree]) -> Judge:
+    """The judge of a run, which shares the data of training: ways, shots and queries change no split."""
+    selection = building.judged_selection(config.task, config.evaluation)
+    recipe = {"task": selection.name, **dataclasses.asdict(selection.config)}
+    if selection == config.task:
+        return Judge(family, data, recipe)
+    return Judge(building.task_family(selection)._replace(data={}), data, recipe)
+
+
+def variants(
+    config: RunConfig,
+    index: int,
+    family: base.TaskFamily,
+    modes: tuple[str, ...],
+    curve: tuple[int, ...] = (),
+) -> dict[str, base.Algorithm]:
+    """{variant: algorithm} of one stage. `family` is that of training: it gives the model its shape."""
+    selection = config.stages[index].algorithm
+    steps: dict[str, int | None] = {"adapted": None}
+    if building.has_inner_steps(selection):
+        steps = {"unadapted": 0, **steps, **{str(count): count for count in curve}}
+    elif curve:
+        raise errors.ConfigError(
+            f"{selection.name} has no inner steps",
+            "evaluation.inner_steps",
+            "leave evaluation.inner_steps out",
+        )
+    return {
+        f"{mode}/{name}": building.algorithm(config, index, family, mode, count)
+        for mode in modes
+        for name, count in steps.items()
+    }
+
+
+def check_ways(
+    judge: Judge, family: base.TaskFamily, algorithm: base.Algorithm, weights: base.Weights
+) -> None:
+    """Refuse an evaluation in more ways than the learner has outputs. Computes nothing."""
+    split = next(iter(judge.data))
+    key = jax.random.key(0)
+    episode = jax.eval_shape(judge.family.sample, judge.data[split], key)
+    trained = jax.eval_shape(family.sample, judge.data[split], key)
+    if judge.family.spec.output_size == family.spec.output_size:
+        return
+
+    def outputs(weights, support, inputs):
+        return algorithm.predict(algorithm.adapt(weights, support), inputs)
+
+    shape = jax.eval_shape(outputs, weights, trained.support, episode.query.inputs).shape
+    if shape[-1] != judge.family.spec.output_size:
+        raise errors.ConfigError(
+            f"the learner has {shape[-1]} outputs and cannot tell {judge.family.spec.output_size} classes apart",
+            "evaluation.ways",
+            f"evaluate in {shape[-1]} ways, or train in {judge.family.spec.output_size}",
+        )
+
+
+def layout(values: evaluation.Values) -> dict[str, Any]:
+    """{mode: {"unadapted": ..., "adapted": ..., "inner_steps": {count: ...}}} of means and intervals."""
+    result: dict[str, Any] = {}
+    for variant, columns in evaluation.summarise(values).items():
+        mode, name = variant.split("/")
+        place = result.setdefault(mode, {})
+        (place.setdefault("inner_steps", {}) if name.isdecimal() else place)[name] = columns
+    return result
+
+
+def columns(values: evaluation.Values) -> dict[str, Any]:
+    """{variant/metric: [episode]}: the values one by one, for pairwise comparison."""
+    return {f"{variant}/{name}": column for variant, part in values.items() for name, column in part.items()}

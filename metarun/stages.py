@@ -1,0 +1,227 @@
+"""One stage of a run, from its first step or its newest valid checkpoint to its last step.
+
+Between chunks: metrics to disk, validation when due, checkpoint when due, an end to what is not finite, and an
+answer to signals. None of these changes the numbers: only steps do, and they depend on nothing but their number.
+"""
+
+import logging
+import time
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from metarun import base, building, errors, evaluation, measuring, optimizer, parallel, stopping, training
+from metarun.base import PyTree
+from metarun.config import RunConfig
+from metarun.measuring import Judge
+from metarun.progress import Progress
+from metarun.runs.checkpoints import Checkpoint, load
+from metarun.runs.directory import RunDirectory
+
+logger = logging.getLogger("metarun")
+
+CHECKPOINT_SECONDS = 60.0  # between two checkpoints, where the config gives no steps
+
+
+class Session(NamedTuple):
+    """What all stages of a run share."""
+
+    config: RunConfig
+    run: RunDirectory
+    devices: list[jax.Device]
+    family: base.TaskFamily  # as in training
+    data: dict[str, PyTree]  # {split: arrays on the first device}
+    judge: Judge
+    progress: Progress
+    stop: stopping.StopRequest
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a checkpoint records beside the state, so that a resumed run is the uninterrupted one."""
+
+    step: int = 0
+    best: float | None = None  # the best validation so far
+    seconds: float = 0.0  # spent in training
+    metrics_bytes: int = 0  # length of metrics.jsonl
+
+
+class StageRun:
+    """The training of stage `index`, after the stages whose weights are `earlier`."""
+
+    def __init__(self, session: Session, index: int, earlier: dict[str, base.Weights]) -> None:
+        self.session, self.stage, self.index = session, session.config.stages[index], index
+        training_config = self.stage.training
+        self.loop = training.Loop(
+            building.algorithm(session.config, index, session.family),
+            session.family.sample,
+            optimizer.build(training_config),
+            training_config,
+            parallel.task_mesh(session.devices, training_config.tasks_per_step),
+        )
+        self.key = training.stage_key(session.config.seed, index)
+        self.data = parallel.replicate(session.data["train"], self.loop.mesh)
+        self.earlier = earlier
+        self.facts = Facts()
+        self.state: training.State
+        self.last_save = time.monotonic()
+
+    def train(self) -> base.Weights:
+        """Train to the last step, and return the weights that the stage ends with.
+
+        Raises:
+          DivergedError: the loss or an update is not finite; the checkpoints before it stay.
+          Stopped: a signal asked for it; the state is saved.
+        """
+        checkpoint = self.session.config.checkpoint
+        with self.session.run.checkpoints(self.stage.name, checkpoint.keep) as self.saved:
+            self.restore()
+            logger.info("%s begins after step %d", self.stage.name, self.facts.step)
+            self.session.progress.stage_started(
+                self.stage.name,
+                self.facts.step,
+                self.stage.training.steps,
+                self.stage.training.tasks_per_step,
+            )
+            if self.facts.step < self.stage.training.steps:
+                self.advance_to_end()
+        self.session.progress.stage_ended(self.stage.name)
+        logger.info("%s ended after %.1f s of training", self.stage.name, self.facts.seconds)
+        return self.state.weights
+
+    def restore(self) -> None:
+        """Start, or take up the newest valid checkpoint."""
+        initial = jax.jit(lambda data, key, earlier: training.initial_state(self.loop, data, key, earlier))
+        arguments = (self.data, self.key, self.earlier)
+        found = self.saved.newest_valid()
+        if found is None:
+            state = initial(*arguments)
+        else:
+            state = load(found, jax.eval_shape(initial, *arguments))
+            self.facts = read_facts(found)
+        self.state = parallel.replicate(state, self.loop.mesh)
+
+    def advance_to_end(self) -> None:
+        """Chunk after chunk, with what is due between them."""
+        program = training.compile_program(self.loop, self.data, self.key, self.state)
+        self.session.progress.compiled(self.stage.name, program.compile_seconds)
+        logger.info("%s compiled in %.1f s", self.stage.name, program.compile_seconds)
+        validate = self.make_validation()
+        pace = training.Pace(self.stage.training.chunk)
+        while self.facts.step < self.stage.training.steps:
+            self.advance(program, pace)
+            best = self.due(self.session.config.evaluation.every) and validate()
+            if best or self.checkpoint_due() or self.session.stop.signal is not None:
+                self.save(best)
+            self.session.stop.check()
+
+    def advance(self, program: training.Program, pace: training.Pace) -> None:
+        """One chunk: the state, its metrics on disk, the pace of the next one."""
+        config, first = self.session.config, self.facts.step
+        periods = [config.evaluation.every, config.checkpoint.every]
+        ends = [(first // period + 1) * period for period in periods if period]
+        count = pace.next(first, [*ends, self.stage.training.steps])
+        started = time.perf_counter()
+        self.state, metrics, finite = program.run(self.state, first, count)
+        seconds = time.perf_counter() - started
+        taken = len(metrics["loss"])
+        self.session.run.metrics.append(self.rows(first, metrics))
+        if not finite:
+            self.session.run.metrics.sync()
+            raise self.divergence(first + taken)
+        self.facts = replace(self.facts, step=first + taken, seconds=self.facts.seconds + seconds)
+        means = {name: float(column.mean()) for name, column in metrics.items()}
+        self.session.progress.advanced(self.stage.name, self.facts.step, taken, seconds, means)
+        pace.learn(taken, seconds)
+
+    def rows(self, first: int, metrics: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+        """A line of metrics.jsonl for every step; step n is the state's n-th update."""
+        head = {"stage": self.stage.name, "replica": 0, "split": "train"}
+        names, columns = list(metrics), [column.tolist() for column in metrics.values()]
+        return [
+            {**head, "step": first + number, **dict(zip(names, values, strict=True))}
+            for number, values in enumerate(zip(*columns, strict=True), start=1)
+        ]
+
+    def due(self, period: int | None) -> bool:
+        """Whether the step is a multiple of the period."""
+        return bool(period) and self.facts.step % period == 0
+
+    def checkpoint_due(self) -> bool:
+        """Whether to save now: by steps, else by time, and always at the end."""
+        period = self.session.config.checkpoint.every
+        long_ago = period is None and time.monotonic() - self.last_save > CHECKPOINT_SECONDS
+        return self.due(period) or long_ago or self.facts.step == self.stage.training.steps
+
+    def save(self, best: bool) -> None:
+        """A checkpoint of this moment. The lines of metrics that it counts on are on disk before it."""
+        metrics = self.session.run.metrics
+        metrics.sync()
+        self.facts = replace(self.facts, metrics_bytes=metrics.size())
+        self.saved.save(self.facts.step, self.state, asdict(self.facts), best)
+        self.session.run.status("running", self.stage.name, self.facts.step)
+        self.last_save = time.monotonic()
+
+    def make_validation(self):
+        """() -> whether this is the best so far; measures the validation split and notes the result."""
+        session, config = self.session, self.session.config.evaluation
+        if config.every is None or "validation" not in session.data:
+            return lambda: False
+        chosen = measuring.variants(session.config, self.index, session.family, config.modes[:1])
+        at_once = self.stage.training.task_chunk or self.stage.training.tasks_per_step
+        measure = evaluation.make_measure(chosen, session.judge.family, at_once)
+        keys = evaluation.episode_keys(config.seed, "validation", config.episodes)
+
+        def validate() -> bool:
+            weights = jax.device_put(self.state.weights, session.devices[0])
+            values = measure(weights, session.data["validation"], keys)
+            return self.note_validation(config.modes[0], evaluation.summarise(values))
+
+        return validate
+
+    def note_validation(self, mode: str, summary: dict[str, Any]) -> bool:
+        """A line of metrics.jsonl; whether the adapted learner is the best so far."""
+        objective = self.session.family.objective
+        adapted, unadapted = summary[f"{mode}/adapted"], summary.get(f"{mode}/unadapted", {})
+        values = {name: part["mean"] for name, part in adapted.items()}
+        values |= {f"{name}_ci95": part["ci95"] for name, part in adapted.items()}
+        values |= {f"unadapted_{name}": part["mean"] for name, part in unadapted.items()}
+        head = {"stage": self.stage.name, "replica": 0, "split": "validation", "step": self.facts.step}
+        row = head | {"mode": mode} | values | {"seconds": round(self.facts.seconds, 3)}
+        self.session.run.metrics.append([row])
+        logger.info("%s step %d, validation %s", self.stage.name, self.facts.step, values)
+        value, before = values[objective.selection], self.facts.best
+        best = before is None or (value > before if objective.higher_is_better else value < before)
+        if best:
+            self.facts = replace(self.facts, best=value)
+        self.session.progress.validated(self.stage.name, self.facts.step, values, best)
+        return best
+
+    def divergence(self, step: int) -> errors.DivergedError:
+        """What to say when a step is not finite."""
+        self.saved.wait()
+        good = self.saved.newest_valid()
+        kept = f"the checkpoint of step {good.step} is intact" if good else "there is no checkpoint yet"
+        return errors.DivergedError(
+            f"the loss or the update is not finite in stage {self.stage.name}, step {step}",
+            f"{self.session.run.path} ({kept})",
+            "lower algorithm.inner_lr or training.optimizer.learning_rate, or set training.clip_value or clip_norm",
+        )
+
+
+def read_facts(checkpoint: Checkpoint) -> Facts:
+    """What a checkpoint recorded beside the state.
+
+    Raises:
+      CheckpointError: it was written by a version that recorded something else.
+    """
+    try:
+        return Facts(**checkpoint.facts)
+    except TypeError as error:
+        raise errors.CheckpointError(
+            f"the checkpoint records other facts than this version of metarun: {error}",
+            str(checkpoint.path),
+            "use the version in the run's environment.json, or train again",
+        ) from error

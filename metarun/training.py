@@ -1,0 +1,203 @@
+"""The outer loop of one stage as one compiled program, and the pace at which the host calls it.
+
+A chunk samples the tasks of each step on the device, adapts to them in parallel, takes the outer step and
+notes the metrics of every step; nothing returns to the host inside it. How many steps a chunk has is an
+argument of the program and not a constant in it: one compilation serves every chunk, and the length of the
+chunks cannot change a bit of the result.
+"""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PRNGKeyArray
+
+from metarun import base, parallel, trees
+from metarun.base import PyTree
+from metarun.config import Training
+
+CAPACITY = 1000  # steps of the longest chunk: the rows of the program's table of metrics
+CHUNK_SECONDS = 1.0  # what a chunk should last: long beside a call, short beside a wait for Ctrl-C
+
+
+class State(NamedTuple):
+    """All that changes from step to step. The random keys are not in it: they follow from the step's number."""
+
+    weights: base.Weights
+    optimizer: PyTree
+
+
+class Chunk(NamedTuple):
+    """What some consecutive steps gave."""
+
+    state: State
+    metrics: dict[str, np.ndarray]  # {name: [step]}, the mean over the tasks of each step
+    finite: bool  # whether the last of these steps was: else the chunk ended early with it
+
+
+class Loop(NamedTuple):
+    """What the outer loop of a stage is made of."""
+
+    algorithm: base.Algorithm
+    sample: Callable[[PyTree, PRNGKeyArray], base.Episode]  # of the task family
+    optimizer: optax.GradientTransformation
+    training: Training
+    mesh: Mesh
+
+
+class Program(NamedTuple):
+    """The compiled loop of one stage."""
+
+    run: Callable[
+        [State, int, int], Chunk
+    ]  # (state, first step, count <= CAPACITY); takes over the state's memory
+    compile_seconds: float
+
+
+def stage_key(seed: int, stage: int) -> PRNGKeyArray:
+    """The root of all random numbers of a stage: the run's seed and the stage's place in the run."""
+    return jax.random.fold_in(jax.random.key(seed), stage)
+
+
+def sampling_keys(key: PRNGKeyArray, step, tasks) -> PRNGKeyArray:
+    """The keys of some tasks of a step, by their global task index."""
+    step_key = jax.random.fold_in(jax.random.fold_in(key, 1), step)
+    return jax.vmap(lambda task: jax.random.fold_in(step_key, task))(tasks)
+
+
+def initial_state(loop: Loop, data: PyTree, key: PRNGKeyArray, earlier: dict[str, base.Weights]) -> State:
+    """The state before the first step. `data` is the training split."""
+    init_key, episodes_key = jax.random.split(jax.random.fold_in(key, 0))
+    keys = jax.random.split(episodes_key, loop.training.tasks_per_step)
+    episodes = jax.vmap(loop.sample, in_axes=(None, 0))(data, keys)
+    weights = loop.algorithm.init(init_key, episodes, earlier)
+    return State(weights, loop.optimizer.init(weights.trained))
+
+
+def make_gradient(loop: Loop) -> Callable:
+    """(weights, data, task keys) -> (gradient, metrics), both means over the tasks.
+
+    The task keys are shared out over the mesh; each device takes its own `task_chunk` at a time.
+    """
+    task_chunk = loop.training.task_chunk
+
+    def mean_loss(trained: PyTree, frozen: PyTree, data: PyTree, keys: PRNGKeyArray):
+        def one_task(key):
+            sample_key, loss_key = jax.random.split(key)
+            episode = loop.sample(data, sample_key)
+            return loop.algorithm.loss(base.Weights(trained, frozen), episode, loss_key)
+
+        losses, metrics = jax.vmap(one_task)(keys)
+        return losses.mean(), jax.tree.map(jnp.mean, metrics | {"loss": losses})
+
+    def on_device(weights: base.Weights, data: PyTree, keys: PRNGKeyArray):
+        def of_chunk(chunk_keys):
+            return jax.grad(mean_loss, has_aux=True)(weights.trained, weights.frozen, data, chunk_keys)
+
+        chunks = keys.shape[0] // (task_chunk or keys.shape[0])
+        if chunks <= 1:
+            means = of_chunk(keys)
+        else:
+            shapes = jax.eval_shape(of_chunk, keys[: keys.shape[0] // chunks])
+            zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+            def add(total, chunk_keys):
+                return jax.tree.map(jnp.add, total, of_chunk(chunk_keys)), None
+
+            total, _ = jax.lax.scan(add, zeros, keys.reshape(chunks, -1))
+            means = jax.tree.map(lambda leaf: leaf / chunks, total)
+        return jax.lax.pmean(means, parallel.TASK)
+
+    everywhere, shared = PartitionSpec(), PartitionSpec(parallel.TASK)
+    return jax.shard_map(
+        on_device,
+        mesh=loop.mesh,
+        in_specs=(everywhere, everywhere, shared),
+        out_specs=everywhere,
+        check_vma=False,
+    )
+
+
+def make_step(loop: Loop) -> Callable:
+    """(state, data, key, step) -> (state, metrics, whether all is finite): one outer step."""
+    gradient = make_gradient(loop)
+
+    def outer_step(state: State, data: PyTree, key: PRNGKeyArray, step):
+        keys = sampling_keys(key, step, jnp.arange(loop.training.tasks_per_step))
+        slope, metrics = gradient(state.weights, data, keys)
+        updates, memory = loop.optimizer.update(slope, state.optimizer, state.weights.trained)
+        trained = optax.apply_updates(state.weights.trained, updates)
+        finite = jnp.isfinite(metrics["loss"]) & trees.all_finite(updates)
+        metrics = metrics | {"gradient_norm": optax.tree.norm(slope)}
+        return State(state.weights._replace(trained=trained), memory), metrics, finite
+
+    return outer_step
+
+
+def make_chunk(outer_step: Callable) -> Callable:
+    """(state, data, key, first step, count) -> (state, {name: [CAPACITY]}, steps taken, finite)."""
+
+    def chunk(state: State, data: PyTree, key: PRNGKeyArray, first_step, count):
+        shapes = jax.eval_shape(outer_step, state, data, key, first_step)[1]
+        table = {name: jnp.zeros((CAPACITY, *leaf.shape), leaf.dtype) for name, leaf in shapes.items()}
+
+        def unfinished(carry):
+            return (carry[0] < count) & carry[3]
+
+        def advance(carry):
+            index, state, table, _ = carry
+            state, metrics, finite = outer_step(state, data, key, first_step + index)
+            table = {name: column.at[index].set(metrics[name]) for name, column in table.items()}
+            return index + 1, state, table, finite
+
+        start = (jnp.zeros((), jnp.uint32), state, table, jnp.array(True))
+        taken, state, table, finite = jax.lax.while_loop(unfinished, advance, start)
+        return state, table, taken, finite
+
+    return chunk
+
+
+def compile_program(loop: Loop, data: PyTree, key: PRNGKeyArray, state: State) -> Program:
+    """Compile the loop of a stage for its data (the training split) and a state like `state`, on the mesh."""
+    chunk = make_chunk(make_step(loop))
+    replicated = NamedSharding(loop.mesh, PartitionSpec())
+
+    def number(value: int):
+        return jax.device_put(np.uint32(value), replicated)
+
+    started = time.perf_counter()
+    jitted = jax.jit(chunk, donate_argnums=0, out_shardings=replicated)
+    compiled = jitted.lower(state, data, key, number(0), number(0)).compile()
+    compile_seconds = time.perf_counter() - started
+
+    def run(state: State, first_step: int, count: int) -> Chunk:
+        state, table, taken, finite = compiled(state, data, key, number(first_step), number(count))
+        rows = int(taken)
+        metrics = {name: np.asarray(column)[:rows] for name, column in jax.device_get(table).items()}
+        return Chunk(state, metrics, bool(finite))
+
+    return Program(run, compile_seconds)
+
+
+class Pace:
+    """How many steps the next chunk has: as many as last about CHUNK_SECONDS, or a fixed number."""
+
+    def __init__(self, fixed: int | None) -> None:
+        self.fixed = fixed
+        self.steps = fixed or 1
+
+    def next(self, step: int, ends: list[int]) -> int:
+        """The steps from `step` to the end of the chunk, which reaches beyond none of `ends`."""
+        nearest = min(end for end in ends if end > step)
+        return min(self.steps, nearest - step, CAPACITY)
+
+    def learn(self, count: int, seconds: float) -> None:
+        """Take note of how long a chunk took."""
+        if not self.fixed:
+            affordable = CHUNK_SECONDS * count / max(seconds, 1e-9)
+            self.steps = max(1, min(int(affordable), 10 * self.steps, CAPACITY))

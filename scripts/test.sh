@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Run a test suite, from a fresh machine on.
+#
+#   scripts/test.sh [pytest arguments]                   everything but the two suites below, in parallel
+#   scripts/test.sh --fault [pytest arguments]           kills processes, fills disks, damages files
+#   scripts/test.sh --reproduction [pytest arguments]    trains until a number is reached
+#
+# pytest runs in the repository's root, whatever the caller's folder; a -m or -n among its arguments overrides ours.
+# The environment has the extra test, and those of METARUN_EXTRAS. _environment.sh has the other variables.
+set -euo pipefail
+# shellcheck source=scripts/_environment.sh
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/_environment.sh"
+
+prepare_environment "test${METARUN_EXTRAS:+,$METARUN_EXTRAS}"
+cd "$root"
+case ${1-} in
+    --fault | --reproduction)
+        suite=(-m "${1#--}")
+        shift
+        ;;
+    *) suite=(-n auto --maxprocesses 8 -m "not fault and not reproduction") ;; # each process holds a jax of its own
+esac
+exec "$environment/bin/python" -m pytest "${suite[@]}" "$@"

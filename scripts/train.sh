@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Meta-train, from a fresh machine on: `metarun train CONFIG ...`, which ends with the final evaluation.
+#
+#   scripts/train.sh CONFIG [key=value ...] [options of metarun train]
+#
+# CONFIG is looked for in the caller's folder first, then in the repository. The environment is made if there is
+# none; where an NVIDIA driver answers it has the extra cuda13 or cuda12, or what METARUN_EXTRAS says instead (tpu;
+# nothing, for the CPU). _environment.sh has the other variables.
+set -euo pipefail
+# shellcheck source=scripts/_environment.sh
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/_environment.sh"
+
+# ARGUMENT: the path of the config; an option passes through.
+find_config() {
+    if [[ $1 == -* || -e $1 ]]; then
+        printf '%s\n' "$1"
+    elif [[ $1 != /* && -e $root/$1 ]]; then
+        printf '%s\n' "$root/$1"
+    else
+        fail 3 "there is no config $1" "$PWD and $root" "give the path of a YAML file, as in configs/"
+    fi
+}
+
+# The extra of pyproject.toml for the GPU's driver; nothing where none answers.
+accelerator_extra() {
+    local report version=0
+    have nvidia-smi || return 0
+    if ! report=$(nvidia-smi 2>/dev/null); then
+        say "nvidia-smi does not answer: the CPU is used"
+        return 0
+    fi
+    # Newer drivers print "CUDA UMD Version".
+    [[ $report =~ CUDA[A-Z\ ]*\ Version:\ *([0-9]+) ]] && version=${BASH_REMATCH[1]}
+    if ((version >= 13)); then
+        echo cuda13
+    elif ((version == 12)); then
+        echo cuda12
+    else
+        say "the NVIDIA driver offers no CUDA 12 or newer: the CPU is used"
+    fi
+}
+
+(($#)) || fail 2 "no config is given" "scripts/train.sh" "scripts/train.sh CONFIG [key=value ...]"
+config=$(find_config "$1")
+extras=${METARUN_EXTRAS-$(accelerator_extra)}
+prepare_environment "$extras"
+exec "$environment/bin/metarun" train "$config" "${@:2}"

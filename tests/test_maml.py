@@ -1,0 +1,237 @@
+"""MAML's meta-gradient in closed form, by differences, and whatever way the inner loop is compiled."""
+
+import itertools
+
+import contracts
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metarun import base, losses
+from metarun.algorithms import maml
+from metarun.base import Episode, Examples, Weights
+
+KEY = jax.random.key(0)  # MAML's outer loss uses no random numbers
+RATE = 0.07  # α
+
+
+@pytest.fixture(autouse=True)
+def in_float64():
+    with contracts.float64():
+        yield
+
+
+def slope_model() -> base.Model:
+    """f(x) = θ·x with the one parameter θ."""
+
+    def apply(params, inputs, *, condition=None, reference=None):
+        return params * inputs
+
+    return base.Model(lambda key, inputs: jnp.asarray(0.3), apply, apply)
+
+
+class Line:
+    """Two lines of slope w through the origin: every loss is a parabola in θ around its w."""
+
+    support_slope, query_slope, start = 1.5, 0.8, -0.4
+    support_inputs = np.array([[1.0], [-2.0], [0.5]])
+    query_inputs = np.array([[0.7], [1.1]])
+    curvature = 2 * (support_inputs**2).mean()  # h, the second derivative of the support loss
+    query_curvature = 2 * (query_inputs**2).mean()
+
+    def episode(self) -> Episode:
+        def examples(inputs, slope):
+            return Examples(jnp.asarray(inputs), jnp.asarray(slope * inputs))
+
+        return Episode(
+            examples(self.support_inputs, self.support_slope), examples(self.query_inputs, self.query_slope)
+        )
+
+    def shrinking(self, steps: int) -> float:
+        """∂θ_K/∂θ = (1 − α·h)^K."""
+        return (1 - RATE * self.curvature) ** steps
+
+    def adapted(self, steps: int) -> float:
+        """θ_K = w + (1 − α·h)^K (θ − w)."""
+        return self.support_slope + self.shrinking(steps) * (self.start - self.support_slope)
+
+
+WAYS_TO_COMPILE = [
+    {"loop": loop, "rematerialise": again}
+    for loop, again in itertools.product(("scan", "unroll"), (False, True))
+]
+
+
+def build(model: base.Model, objective: base.Objective, **options) -> base.Algorithm:
+    return maml.build(maml.Config(**{"inner_lr": RATE, **options}), model, objective)
+
+
+def meta_gradient(algorithm: base.Algorithm, params, episode: Episode):
+    outer = jax.jit(jax.grad(lambda params: algorithm.loss(Weights(params), episode, KEY)[0]))
+    return outer(params)
+
+
+@pytest.mark.parametrize("compiled", WAYS_TO_COMPILE, ids=str)
+@pytest.mark.parametrize("order", ["first", "second"])
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_on_a_parabola_the_meta_gradient_has_its_closed_form(steps, order, compiled):
+    line = Line()
+    algorithm = build(slope_model(), losses.regression(), inner_steps=steps, order=order, **compiled)
+    start, episode = jnp.asarray(line.start), line.episode()
+    learner = algorithm.adapt(Weights(start), episode.support)
+    np.testing.assert_allclose(learner.params, line.adapted(steps), rtol=1e-12)
+    slope = line.query_curvature * (line.adapted(steps) - line.query_slope)  # of the query loss, at θ_K
+    expected = slope * (line.shrinking(steps) if order == "second" else 1.0)
+    np.testing.assert_allclose(meta_gradient(algorithm, start, episode), expected, rtol=1e-12)
+
+
+def random_episode(spec: base.Spec, whole_labels: bool) -> Episode:
+    generator = np.random.default_rng(3)
+
+    def examples(count):
+        inputs = jnp.asarray(generator.standard_normal((count, *spec.input_shape)))
+        if whole_labels:
+            return Examples(inputs, jnp.arange(count, dtype=jnp.int32) % spec.output_size)
+        return Examples(inputs, jnp.asarray(generator.standard_normal((count, spec.output_size))))
+
+    return Episode(examples(4), examples(3))
+
+
+class Network:
+    """A small network on a random episode, in float64."""
+
+    def __init__(self, name: str, mode: str = "inductive") -> None:
+        spec = base.Spec((8, 8, 1), 2) if name == "conv4" else base.Spec((2,), 2)
+        small = {"depth": 2, "width": 3, "activation": "tanh", "normalisation": "batch"}
+        self.model = contracts.build_model(name, spec, **small)
+        self.model = contracts.transductive(self.model) if mode == "transductive" else self.model
+        self.objective = losses.classification() if name == "conv4" else losses.regression()
+        self.episode = random_episode(spec, whole_labels=name == "conv4")
+        self.params = contracts.to_float64(self.model.init(KEY, self.episode.support.inputs))
+
+    def algorithm(self, **options) -> base.Algorithm:
+        return build(self.model, self.objective, **options)
+
+    def support_loss(self, params):
+        inputs, targets = self.episode.support
+        return self.objective.loss(self.model.apply(params, inputs, reference=inputs), targets)
+
+    def query_loss(self, params):
+        inputs, targets = self.episode.query
+        outputs = self.model.apply(params, inputs, reference=self.episode.support.inputs)
+        return self.objective.loss(outputs, targets)
+
+
+@pytest.mark.parametrize("mode", ["inductive", "transductive"])
+@pytest.mark.parametrize("name", ["mlp", "conv4"])
+def test_the_second_order_meta_gradient_is_that_of_differences_of_the_outer_loss(name, mode):
+    network = Network(name, mode)
+    algorithm = network.algorithm(inner_steps=2)
+    gradient = meta_gradient(algorithm, network.params, network.episode)
+
+    def outer(params):
+        return algorithm.loss(Weights(params), network.episode, KEY)[0]
+
+    contracts.assert_gradient_is_that_of(outer, gradient, network.params)
+
+
+@pytest.mark.parametrize("mode", ["inductive", "transductive"])
+def test_the_first_order_meta_gradient_is_the_query_gradient_at_the_adapted_parameters(mode):
+    network = Network("mlp", mode)
+    algorithm = network.algorithm(inner_steps=3, order="first")
+    adapted = algorithm.adapt(Weights(network.params), network.episode.support).params
+    expected = jax.grad(network.query_loss)(adapted)
+    gradient = meta_gradient(algorithm, network.params, network.episode)
+    contracts.assert_close(gradient, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_first_order_maml_drops_the_hessian_term():
+    network = Network("mlp")
+    first, second = (
+        meta_gradient(network.algorithm(inner_steps=1, order=order), network.params, network.episode)
+        for order in ("first", "second")
+    )
+    _, hessian_times_first = jax.jvp(jax.grad(network.support_loss), (network.params,), (first,))
+    expected = jax.tree.map(lambda g, hg: g - RATE * hg, first, hessian_times_first)
+    contracts.assert_close(second, expected, rtol=1e-10, atol=1e-12)
+    assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(hessian_times_first)) > 1e-3
+
+
+@pytest.mark.parametrize("order", ["first", "second"])
+def test_scanned_unrolled_and_rematerialised_inner_loops_are_the_same_function(order):
+    network = Network("mlp")
+    first, *others = (
+        meta_gradient(
+            network.algorithm(inner_steps=3, order=order, **compiled), network.params, network.episode
+        )
+        for compiled in WAYS_TO_COMPILE
+    )
+    for other in others:
+        contracts.assert_close(other, first, rtol=1e-11, atol=1e-13)
+
+
+def test_every_inner_step_is_gradient_descent_on_the_support_loss():
+    network = Network("mlp")
+    params = network.params
+    for _ in range(2):
+        slope = jax.grad(network.support_loss)(params)
+        params = jax.tree.map(lambda leaf, step: leaf - RATE * step, params, slope)
+    learner = network.algorithm(inner_steps=2).adapt(Weights(network.params), network.episode.support)
+    contracts.assert_close(learner.params, params, rtol=1e-12, atol=1e-14)
+
+
+def test_without_inner_steps_nothing_is_adapted():
+    network = Network("mlp")
+    algorithm = network.algorithm(inner_steps=0)
+    learner = algorithm.adapt(Weights(network.params), network.episode.support)
+    contracts.assert_equal(learner.params, network.params)
+    gradient = meta_gradient(algorithm, network.params, network.episode)
+    contracts.assert_close(gradient, jax.grad(network.query_loss)(network.params), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["inductive", "transductive"])
+def test_the_outer_loss_is_the_query_loss_of_what_adapt_and_predict_give(mode):
+    network = Network("conv4", mode)
+    algorithm = network.algorithm(inner_steps=2)
+    weights, (inputs, targets) = Weights(network.params), network.episode.query
+    learner = algorithm.adapt(weights, network.episode.support)
+    outputs = algorithm.predict(learner, inputs)
+    loss, metrics = algorithm.loss(weights, network.episode, KEY)
+    np.testing.assert_allclose(loss, losses.cross_entropy(outputs, targets), rtol=1e-12)
+    expected = network.objective.metrics(
+        lambda inputs: algorithm.predict(learner, inputs), network.episode.query
+    )
+    contracts.assert_close(metrics, expected, rtol=1e-12)
+
+
+def test_adaptation_sees_neither_the_query_nor_the_facts():
+    network = Network("mlp")
+    watched = network.objective._replace(metrics=lambda predict, query: {"outputs": predict(query.inputs)})
+    algorithm = build(network.model, watched, inner_steps=2)
+    inputs, targets = network.episode.query
+
+    def outputs(targets, facts):
+        episode = Episode(network.episode.support, Examples(inputs, targets), facts)
+        return algorithm.loss(Weights(network.params), episode, KEY)[1]["outputs"]
+
+    contracts.assert_equal(outputs(targets, ()), outputs(100 + targets, {"amplitude": jnp.nan}))
+
+
+def test_metrics_are_looked_at_and_not_differentiated():
+    network = Network("mlp")
+    rooted = network.objective._replace(
+        metrics=lambda predict, query: {"bad": jnp.sqrt(jnp.sum(0 * predict(query.inputs)))}
+    )
+    gradients = [
+        meta_gradient(build(network.model, objective, inner_steps=1), network.params, network.episode)
+        for objective in (network.objective, rooted)
+    ]
+    contracts.assert_equal(*gradients)
+
+
+def test_the_start_is_the_models_own_initialisation():
+    network = Network("mlp")
+    batch = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), network.episode)
+    weights = network.algorithm().init(KEY, batch, {})
+    contracts.assert_equal(weights, Weights(network.model.init(KEY, network.episode.support.inputs)))
