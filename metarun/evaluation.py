@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Float, Key, PRNGKeyArray
 from scipy.special import stdtrit
 
 from metarun import base
@@ -29,7 +29,7 @@ class Interval(NamedTuple):
     ci95: float
 
 
-def interval(values: np.ndarray) -> Interval:
+def interval(values: Float[np.ndarray, "episode"]) -> Interval:
     """Mean and Student's interval of two or more independent values [episode]."""
     count = values.shape[0]
     deviation = float(np.std(values, ddof=1, dtype=np.float64))
@@ -46,14 +46,14 @@ def summarise(values: Values) -> dict[str, dict[str, dict[str, float]]]:
     }
 
 
-def episode_keys(seed: int, split: str, count: int) -> PRNGKeyArray:
+def episode_keys(seed: int, split: str, count: int) -> Key[Array, "episode"]:
     """The keys of the frozen list, one an episode; a longer list begins with the shorter one."""
     key = jax.random.fold_in(jax.random.key(seed), SPLITS.index(split))
     return jax.vmap(lambda index: jax.random.fold_in(key, index))(jnp.arange(count))
 
 
 def episodes_hash(
-    family: base.TaskFamily, data: PyTree, keys: PRNGKeyArray, recipe: Mapping[str, Any]
+    family: base.TaskFamily, data: PyTree, keys: Key[Array, "episode"], recipe: Mapping[str, Any]
 ) -> str:
     """The first 16 hex digits of a SHA-256 over the recipe and every whole number of every episode.
 
@@ -88,11 +88,11 @@ def make_measure(variants: Mapping[str, base.Algorithm], family: base.TaskFamily
         return {name: measure(algorithm) for name, algorithm in variants.items()}
 
     @jax.jit
-    def all_episodes(weights: base.Weights, data: PyTree, keys: PRNGKeyArray):
+    def all_episodes(weights: base.Weights, data: PyTree, keys: Key[Array, "episode"]):
         batch = jax.vmap(one_episode, in_axes=(None, None, 0))
         return jax.lax.map(lambda part: batch(weights, data, part), keys.reshape(-1, at_once))
 
-    def measure(weights: base.Weights, data: PyTree, keys: PRNGKeyArray) -> Values:
+    def measure(weights: base.Weights, data: PyTree, keys: Key[Array, "episode"]) -> Values:
         count = keys.shape[0]
         filled = jnp.arange(-(-count // at_once) * at_once) % count  # the list again fills the last batch
         columns = jax.device_get(all_episodes(weights, data, keys[filled]))

@@ -1,41 +1,50 @@
 """Which pictures a run leaves: the curves of every stage, and one test episode as the family draws it."""
 
+import functools
+from pathlib import Path
+
 import jax
 
 from metarun import base, evaluation, measuring
+from metarun.assessment import Trained
 from metarun.runs import metrics, pictures
+from metarun.stages import Session
 
 
-def write(session, trained: dict) -> None:
+def write(session: Session, trained: dict[str, Trained]) -> None:
     """Write `<run>/pictures/<stage>-curves.png` and `<stage>-episode.png`."""
     folder = session.run.path / "pictures"
     rows = metrics.read(session.run.metrics.path)
-    selection = session.family.objective.selection
+    selection = session.problem.family.objective.selection
     for index, stage in enumerate(session.config.stages):
         own = [row for row in rows if row["stage"] == stage.name]
         pictures.write_figure(
             folder / f"{stage.name}-curves.png",
-            lambda figure, own=own: pictures.draw_curves(figure, own, selection),
+            functools.partial(pictures.draw_curves, rows=own, selection=selection),
             size=(9.0, 3.8),
         )
-        if session.judge.family.draw is not None:
-            write_episode(session, index, trained[stage.name].weights, folder / f"{stage.name}-episode.png")
+        write_episode(session, index, trained[stage.name].weights, folder / f"{stage.name}-episode.png")
 
 
-def write_episode(session, index: int, weights: base.Weights, path) -> None:
+def write_episode(session: Session, index: int, weights: base.Weights, path: Path) -> None:
     """The first episode of the evaluated split, with the learner after different numbers of inner steps."""
-    wanted, family = session.config.evaluation, session.judge.family
+    wanted, family = session.config.evaluation, session.problem.judge.family
+    draw = family.draw
+    if draw is None:
+        return
     key = evaluation.episode_keys(wanted.seed, wanted.split, 1)[0]
-    episode = jax.jit(family.sample)(session.judge.data[wanted.split], key)
+    episode = jax.jit(family.sample)(session.problem.judge.data[wanted.split], key)
     predictors = make_predictors(session, index, weights, episode.support)
-    pictures.write_figure(path, lambda figure: family.draw(figure, jax.device_get(episode), predictors))
+    pictures.write_figure(path, lambda figure: draw(figure, jax.device_get(episode), predictors))
 
 
-def make_predictors(session, index: int, weights: base.Weights, support: base.Examples) -> dict:
+def make_predictors(session: Session, index: int, weights: base.Weights, support: base.Examples) -> dict:
     """{inner steps: predict}; algorithms without inner steps have one predictor, at 0."""
     wanted = session.config.evaluation
     options = session.config.stages[index].algorithm.config
-    chosen = measuring.variants(session.config, index, session.family, wanted.modes[:1], wanted.inner_steps)
+    chosen = measuring.variants(
+        session.config, index, session.problem.family, wanted.modes[:1], wanted.inner_steps
+    )
     predictors = {}
     for variant, algorithm in chosen.items():
         name = variant.split("/")[1]

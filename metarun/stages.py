@@ -5,6 +5,7 @@ answer to signals. None of these changes the numbers: only steps do, and they de
 """
 
 import logging
+import math
 import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
@@ -13,9 +14,8 @@ import jax
 import numpy as np
 
 from metarun import base, building, errors, evaluation, measuring, optimizer, parallel, stopping, training
-from metarun.base import PyTree
+from metarun.assessment import Problem
 from metarun.config import RunConfig
-from metarun.measuring import Judge
 from metarun.progress import Progress
 from metarun.runs.checkpoints import Checkpoint, load
 from metarun.runs.directory import RunDirectory
@@ -31,9 +31,7 @@ class Session(NamedTuple):
     config: RunConfig
     run: RunDirectory
     devices: list[jax.Device]
-    family: base.TaskFamily  # as in training
-    data: dict[str, PyTree]  # {split: arrays on the first device}
-    judge: Judge
+    problem: Problem  # the task family, its data, the judge; on the first device
     progress: Progress
     stop: stopping.StopRequest
 
@@ -49,21 +47,27 @@ class Facts:
 
 
 class StageRun:
-    """The training of stage `index`, after the stages whose weights are `earlier`."""
+    """The training of stage `index`, after the stages whose weights are `earlier`, from the checkpoint `begun`."""
 
-    def __init__(self, session: Session, index: int, earlier: dict[str, base.Weights]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        index: int,
+        earlier: dict[str, base.Weights],
+        begun: Checkpoint | None = None,
+    ) -> None:
         self.session, self.stage, self.index = session, session.config.stages[index], index
         training_config = self.stage.training
         self.loop = training.Loop(
-            building.algorithm(session.config, index, session.family),
-            session.family.sample,
+            building.algorithm(session.config, index, session.problem.family),
+            session.problem.family.sample,
             optimizer.build(training_config),
             training_config,
             parallel.task_mesh(session.devices, training_config.tasks_per_step),
         )
         self.key = training.stage_key(session.config.seed, index)
-        self.data = parallel.replicate(session.data["train"], self.loop.mesh)
-        self.earlier = earlier
+        self.data = parallel.replicate(session.problem.data["train"], self.loop.mesh)
+        self.earlier, self.begun = earlier, begun
         self.facts = Facts()
         self.state: training.State
         self.last_save = time.monotonic()
@@ -92,15 +96,14 @@ class StageRun:
         return self.state.weights
 
     def restore(self) -> None:
-        """Start, or take up the newest valid checkpoint."""
+        """Start, or take up the checkpoint that the stage had reached."""
         initial = jax.jit(lambda data, key, earlier: training.initial_state(self.loop, data, key, earlier))
         arguments = (self.data, self.key, self.earlier)
-        found = self.saved.newest_valid()
-        if found is None:
+        if self.begun is None:
             state = initial(*arguments)
         else:
-            state = load(found, jax.eval_shape(initial, *arguments))
-            self.facts = read_facts(found)
+            state = load(self.begun, jax.eval_shape(initial, *arguments))
+            self.facts = read_facts(self.begun)
         self.state = parallel.replicate(state, self.loop.mesh)
 
     def advance_to_end(self) -> None:
@@ -147,7 +150,7 @@ class StageRun:
 
     def due(self, period: int | None) -> bool:
         """Whether the step is a multiple of the period."""
-        return bool(period) and self.facts.step % period == 0
+        return period is not None and self.facts.step % period == 0
 
     def checkpoint_due(self) -> bool:
         """Whether to save now: by steps, else by time, and always at the end."""
@@ -167,23 +170,23 @@ class StageRun:
     def make_validation(self):
         """() -> whether this is the best so far; measures the validation split and notes the result."""
         session, config = self.session, self.session.config.evaluation
-        if config.every is None or "validation" not in session.data:
+        if config.every is None or "validation" not in session.problem.data:
             return lambda: False
-        chosen = measuring.variants(session.config, self.index, session.family, config.modes[:1])
+        chosen = measuring.variants(session.config, self.index, session.problem.family, config.modes[:1])
         at_once = self.stage.training.task_chunk or self.stage.training.tasks_per_step
-        measure = evaluation.make_measure(chosen, session.judge.family, at_once)
+        measure = evaluation.make_measure(chosen, session.problem.judge.family, at_once)
         keys = evaluation.episode_keys(config.seed, "validation", config.episodes)
 
         def validate() -> bool:
             weights = jax.device_put(self.state.weights, session.devices[0])
-            values = measure(weights, session.data["validation"], keys)
+            values = measure(weights, session.problem.data["validation"], keys)
             return self.note_validation(config.modes[0], evaluation.summarise(values))
 
         return validate
 
     def note_validation(self, mode: str, summary: dict[str, Any]) -> bool:
         """A line of metrics.jsonl; whether the adapted learner is the best so far."""
-        objective = self.session.family.objective
+        objective = self.session.problem.family.objective
         adapted, unadapted = summary[f"{mode}/adapted"], summary.get(f"{mode}/unadapted", {})
         values = {name: part["mean"] for name, part in adapted.items()}
         values |= {f"{name}_ci95": part["ci95"] for name, part in adapted.items()}
@@ -193,7 +196,8 @@ class StageRun:
         self.session.run.metrics.append([row])
         logger.info("%s step %d, validation %s", self.stage.name, self.facts.step, values)
         value, before = values[objective.selection], self.facts.best
-        best = before is None or (value > before if objective.higher_is_better else value < before)
+        better = before is None or (value > before if objective.higher_is_better else value < before)
+        best = better and not math.isnan(value)
         if best:
             self.facts = replace(self.facts, best=value)
         self.session.progress.validated(self.stage.name, self.facts.step, values, best)
@@ -217,8 +221,11 @@ def read_facts(checkpoint: Checkpoint) -> Facts:
     Raises:
       CheckpointError: it was written by a version that recorded something else.
     """
+    facts = dict(checkpoint.facts)
+    if isinstance(facts.get("best"), str):  # JSON has no infinity: "inf"
+        facts["best"] = float(facts["best"])
     try:
-        return Facts(**checkpoint.facts)
+        return Facts(**facts)
     except TypeError as error:
         raise errors.CheckpointError(
             f"the checkpoint records other facts than this version of metarun: {error}",

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import PRNGKeyArray
+from jax.typing import ArrayLike
+from jaxtyping import Array, Int, Key, PRNGKeyArray
 
 from metarun import base, parallel, trees
 from metarun.base import PyTree
@@ -64,7 +65,7 @@ def stage_key(seed: int, stage: int) -> PRNGKeyArray:
     return jax.random.fold_in(jax.random.key(seed), stage)
 
 
-def sampling_keys(key: PRNGKeyArray, step, tasks) -> PRNGKeyArray:
+def sampling_keys(key: PRNGKeyArray, step: ArrayLike, tasks: Int[Array, "task"]) -> Key[Array, "task"]:
     """The keys of some tasks of a step, by their global task index."""
     step_key = jax.random.fold_in(jax.random.fold_in(key, 1), step)
     return jax.vmap(lambda task: jax.random.fold_in(step_key, task))(tasks)
@@ -86,7 +87,7 @@ def make_gradient(loop: Loop) -> Callable:
     """
     task_chunk = loop.training.task_chunk
 
-    def mean_loss(trained: PyTree, frozen: PyTree, data: PyTree, keys: PRNGKeyArray):
+    def mean_loss(trained: PyTree, frozen: PyTree, data: PyTree, keys: Key[Array, "task"]):
         def one_task(key):
             sample_key, loss_key = jax.random.split(key)
             episode = loop.sample(data, sample_key)
@@ -95,7 +96,7 @@ def make_gradient(loop: Loop) -> Callable:
         losses, metrics = jax.vmap(one_task)(keys)
         return losses.mean(), jax.tree.map(jnp.mean, metrics | {"loss": losses})
 
-    def on_device(weights: base.Weights, data: PyTree, keys: PRNGKeyArray):
+    def on_device(weights: base.Weights, data: PyTree, keys: Key[Array, "task"]):
         def of_chunk(chunk_keys):
             return jax.grad(mean_loss, has_aux=True)(weights.trained, weights.frozen, data, chunk_keys)
 

@@ -12,6 +12,16 @@ def descend(params: PyTree, gradient: PyTree, rate: float) -> PyTree:
     return jax.tree.map(lambda leaf, slope: leaf - rate * slope, params, gradient)
 
 
+def clip_norm(tree: PyTree, limit: float) -> PyTree:
+    """The tree, shrunk where its Euclidean norm is above `limit`: tree · min(1, limit / norm).
+
+    Written without the norm's square root, whose derivative has no value at zero.
+    """
+    squared = sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree))
+    scale = limit * jax.lax.rsqrt(jnp.maximum(squared, limit**2))
+    return jax.tree.map(lambda leaf: leaf * scale, tree)
+
+
 def all_finite(tree: PyTree) -> Bool[Array, ""]:
     """Whether no leaf holds an infinity or a NaN."""
     return jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]).all()

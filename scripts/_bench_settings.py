@@ -36,16 +36,18 @@ TWENTY_WAY = Setting("20-way 1-shot, 1 query, 16 tasks, 5 inner steps", 16, 1, 1
 
 
 def grown(quick: bool) -> list[Setting]:
-    """The 5-way setting, and what becomes of it with more tasks, inner steps and shots."""
-    base = replace(FIVE_WAY, width=16 if quick else 64)
-    settings = [replace(base, tasks=tasks) for tasks in (8, 16, 32, 64)]
-    settings += [replace(base, inner_steps=steps) for steps in (1, 2, 5)]
-    settings += [replace(base, shots=shots) for shots in (1, 5)]
-    unique = dict.fromkeys(settings)
-    return [
-        replace(s, name=f"width {s.width}: {s.tasks} tasks, {s.inner_steps} inner steps, {s.shots} shots")
-        for s in unique
-    ]
+    """The 5-way setting, and what becomes of it with more tasks, inner steps or shots."""
+    base = replace(FIVE_WAY, tasks=8, width=16) if quick else FIVE_WAY
+    settings = [base]
+    settings += [replace(base, tasks=tasks) for tasks in ((32,) if quick else (8, 16, 64))]
+    settings += [replace(base, inner_steps=steps) for steps in ((5,) if quick else (2, 5))]
+    settings += [replace(base, shots=5)]
+    return [replace(setting, name=point(setting)) for setting in settings]
+
+
+def point(setting: Setting) -> str:
+    """What sets this one apart from the others of `grown`."""
+    return f"width {setting.width}, tasks {setting.tasks}, inner steps {setting.inner_steps}, shots {setting.shots}"
 
 
 def encode(setting: Setting) -> str:

@@ -78,9 +78,11 @@ have() {
 
 # Refuses a folder that holds something else: what was killed half-way is deleted and built anew.
 check_folder() {
+    local content
     mkdir -p "$environment" || fail 8 "the environment's folder cannot be made" "$environment" \
         "set METARUN_VENV to a folder that can be written"
-    if [[ ! -e $environment/pyvenv.cfg && ! -e $environment/.metarun-lock && -n $(ls -A "$environment") ]]; then
+    content=$(ls -A "$environment") # looked at first: what another of these scripts puts there begins with the lock
+    if [[ -n $content && ! -e $environment/.metarun-lock && ! -e $environment/pyvenv.cfg ]]; then
         fail 2 "the folder is neither empty nor a virtual environment" "$environment" \
             "set METARUN_VENV to a new folder"
     fi
@@ -104,7 +106,8 @@ install() {
         find "$environment" -mindepth 1 -maxdepth 1 ! -name .metarun-lock -exec rm -rf {} +
     fi
     kept=$(grep -sF -- "$3 | " "$state" || true)
-    trap 'exit 130' INT TERM # pip answers a signal as it answers any failure: the state must stay "unfinished"
+    trap 'exit 130' INT # pip answers a signal as it answers any failure: the state must stay "unfinished"
+    trap 'exit 143' TERM
     say "installing metarun${1:+ with $1} into $environment"
     echo unfinished >"$state"
     if ! { make_environment && install_package "$root${1:+[$1]}"; } >&2; then

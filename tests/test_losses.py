@@ -56,7 +56,7 @@ def test_cross_entropy_of_huge_logits_is_finite_with_a_finite_gradient():
 
 @pytest.mark.parametrize("loss", [losses.cross_entropy, losses.accuracy])
 def test_what_is_measured_is_a_mean_that_repeated_examples_do_not_change(loss):
-    twice = loss(np.concatenate([LOGITS, LOGITS]), np.concatenate([LABELS, LABELS]))
+    twice = loss(jnp.concatenate([LOGITS, LOGITS]), jnp.concatenate([LABELS, LABELS]))
     np.testing.assert_allclose(twice, loss(LOGITS, LABELS), rtol=1e-6)
 
 

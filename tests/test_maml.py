@@ -79,7 +79,7 @@ def test_on_a_parabola_the_meta_gradient_has_its_closed_form(steps, order, compi
     line = Line()
     algorithm = build(slope_model(), losses.regression(), inner_steps=steps, order=order, **compiled)
     start, episode = jnp.asarray(line.start), line.episode()
-    learner = algorithm.adapt(Weights(start), episode.support)
+    learner = jax.jit(algorithm.adapt)(Weights(start), episode.support)
     np.testing.assert_allclose(learner.params, line.adapted(steps), rtol=1e-12)
     slope = line.query_curvature * (line.adapted(steps) - line.query_slope)  # of the query loss, at θ_K
     expected = slope * (line.shrinking(steps) if order == "second" else 1.0)
@@ -92,26 +92,30 @@ def random_episode(spec: base.Spec, whole_labels: bool) -> Episode:
     def examples(count):
         inputs = jnp.asarray(generator.standard_normal((count, *spec.input_shape)))
         if whole_labels:
-            return Examples(inputs, jnp.arange(count, dtype=jnp.int32) % spec.output_size)
+            return Examples(inputs, jnp.asarray(np.arange(count, dtype=np.int32) % spec.output_size))
         return Examples(inputs, jnp.asarray(generator.standard_normal((count, spec.output_size))))
 
     return Episode(examples(4), examples(3))
 
 
 class Network:
-    """A small network on a random episode, in float64."""
+    """A small smooth network on a random episode, in float64."""
 
     def __init__(self, name: str, mode: str = "inductive") -> None:
-        spec = base.Spec((8, 8, 1), 2) if name == "conv4" else base.Spec((2,), 2)
-        small = {"depth": 2, "width": 3, "activation": "tanh", "normalisation": "batch"}
+        spec = base.Spec((4, 4, 1), 2) if name == "conv4" else base.Spec((2,), 2)
+        small = {"hidden": (4,), "activation": "tanh", "depth": 1, "width": 2, "normalisation": "batch"}
         self.model = contracts.build_model(name, spec, **small)
         self.model = contracts.transductive(self.model) if mode == "transductive" else self.model
         self.objective = losses.classification() if name == "conv4" else losses.regression()
         self.episode = random_episode(spec, whole_labels=name == "conv4")
-        self.params = contracts.to_float64(self.model.init(KEY, self.episode.support.inputs))
+        shapes = jax.eval_shape(self.model.init, KEY, self.episode.support.inputs)
+        self.params = contracts.to_float64(contracts.normal_like(shapes, 1))
 
     def algorithm(self, **options) -> base.Algorithm:
         return build(self.model, self.objective, **options)
+
+    def adapted(self, algorithm: base.Algorithm):
+        return jax.jit(algorithm.adapt)(Weights(self.params), self.episode.support)
 
     def support_loss(self, params):
         inputs, targets = self.episode.support
@@ -140,8 +144,7 @@ def test_the_second_order_meta_gradient_is_that_of_differences_of_the_outer_loss
 def test_the_first_order_meta_gradient_is_the_query_gradient_at_the_adapted_parameters(mode):
     network = Network("mlp", mode)
     algorithm = network.algorithm(inner_steps=3, order="first")
-    adapted = algorithm.adapt(Weights(network.params), network.episode.support).params
-    expected = jax.grad(network.query_loss)(adapted)
+    expected = jax.jit(jax.grad(network.query_loss))(network.adapted(algorithm).params)
     gradient = meta_gradient(algorithm, network.params, network.episode)
     contracts.assert_close(gradient, expected, rtol=1e-10, atol=1e-12)
 
@@ -152,7 +155,12 @@ def test_first_order_maml_drops_the_hessian_term():
         meta_gradient(network.algorithm(inner_steps=1, order=order), network.params, network.episode)
         for order in ("first", "second")
     )
-    _, hessian_times_first = jax.jvp(jax.grad(network.support_loss), (network.params,), (first,))
+
+    @jax.jit
+    def hessian_times(vector):
+        return jax.jvp(jax.grad(network.support_loss), (network.params,), (vector,))[1]
+
+    hessian_times_first = hessian_times(first)
     expected = jax.tree.map(lambda g, hg: g - RATE * hg, first, hessian_times_first)
     contracts.assert_close(second, expected, rtol=1e-10, atol=1e-12)
     assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(hessian_times_first)) > 1e-3
@@ -163,7 +171,7 @@ def test_scanned_unrolled_and_rematerialised_inner_loops_are_the_same_function(o
     network = Network("mlp")
     first, *others = (
         meta_gradient(
-            network.algorithm(inner_steps=3, order=order, **compiled), network.params, network.episode
+            network.algorithm(inner_steps=2, order=order, **compiled), network.params, network.episode
         )
         for compiled in WAYS_TO_COMPILE
     )
@@ -173,21 +181,23 @@ def test_scanned_unrolled_and_rematerialised_inner_loops_are_the_same_function(o
 
 def test_every_inner_step_is_gradient_descent_on_the_support_loss():
     network = Network("mlp")
-    params = network.params
+    params, gradient = network.params, jax.jit(jax.grad(network.support_loss))
     for _ in range(2):
-        slope = jax.grad(network.support_loss)(params)
+        slope = gradient(params)
         params = jax.tree.map(lambda leaf, step: leaf - RATE * step, params, slope)
-    learner = network.algorithm(inner_steps=2).adapt(Weights(network.params), network.episode.support)
+    learner = network.adapted(network.algorithm(inner_steps=2))
     contracts.assert_close(learner.params, params, rtol=1e-12, atol=1e-14)
 
 
 def test_without_inner_steps_nothing_is_adapted():
     network = Network("mlp")
     algorithm = network.algorithm(inner_steps=0)
-    learner = algorithm.adapt(Weights(network.params), network.episode.support)
+    learner = network.adapted(algorithm)
     contracts.assert_equal(learner.params, network.params)
     gradient = meta_gradient(algorithm, network.params, network.episode)
-    contracts.assert_close(gradient, jax.grad(network.query_loss)(network.params), rtol=1e-10, atol=1e-12)
+    contracts.assert_close(
+        gradient, jax.jit(jax.grad(network.query_loss))(network.params), rtol=1e-10, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("mode", ["inductive", "transductive"])
@@ -211,6 +221,7 @@ def test_adaptation_sees_neither_the_query_nor_the_facts():
     algorithm = build(network.model, watched, inner_steps=2)
     inputs, targets = network.episode.query
 
+    @jax.jit
     def outputs(targets, facts):
         episode = Episode(network.episode.support, Examples(inputs, targets), facts)
         return algorithm.loss(Weights(network.params), episode, KEY)[1]["outputs"]
@@ -218,20 +229,9 @@ def test_adaptation_sees_neither_the_query_nor_the_facts():
     contracts.assert_equal(outputs(targets, ()), outputs(100 + targets, {"amplitude": jnp.nan}))
 
 
-def test_metrics_are_looked_at_and_not_differentiated():
-    network = Network("mlp")
-    rooted = network.objective._replace(
-        metrics=lambda predict, query: {"bad": jnp.sqrt(jnp.sum(0 * predict(query.inputs)))}
-    )
-    gradients = [
-        meta_gradient(build(network.model, objective, inner_steps=1), network.params, network.episode)
-        for objective in (network.objective, rooted)
-    ]
-    contracts.assert_equal(*gradients)
-
-
 def test_the_start_is_the_models_own_initialisation():
     network = Network("mlp")
     batch = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), network.episode)
-    weights = network.algorithm().init(KEY, batch, {})
-    contracts.assert_equal(weights, Weights(network.model.init(KEY, network.episode.support.inputs)))
+    weights = jax.jit(network.algorithm().init)(KEY, batch, {})
+    expected = jax.jit(network.model.init)(KEY, network.episode.support.inputs)
+    contracts.assert_equal(weights, Weights(expected))

@@ -1,5 +1,7 @@
 """Every model is a pure function of its parameters, and says honestly which examples normalise which."""
 
+import functools
+
 import contracts
 import jax
 import jax.numpy as jnp
@@ -38,23 +40,30 @@ class Case:
     def __init__(self, name: str, normalisation: str) -> None:
         self.spec = accepted_spec(name)
         self.model = contracts.build_model(name, self.spec, normalisation=normalisation)
-        self.support, self.query = self.examples(1, 4), self.examples(2, 3)
-        self.params = jax.jit(self.model.init)(KEY, self.support)
-        self.apply = jax.jit(
-            lambda params, inputs, reference=None: self.model.apply(params, inputs, reference=reference)
+        self.support, self.query, others = (
+            self.examples(seed, count) for seed, count in ((1, 4), (2, 3), (3, 3))
         )
+        self.others_replaced = np.concatenate([self.query[:1], 5 * others[1:]])  # all queries but the first
+        self.shapes = jax.eval_shape(self.model.init, KEY, self.support)
+        self.params = contracts.normal_like(self.shapes, 4)  # no bias is 0, no scale 1
+        self.apply = jax.jit(self._apply)
+
+    def _apply(self, params, inputs, reference=None):
+        return self.model.apply(params, inputs, reference=reference)
 
     def examples(self, seed: int, count: int):
-        return jax.random.normal(jax.random.key(seed), (count, *self.spec.input_shape))
+        generator = np.random.default_rng(seed)
+        return generator.standard_normal((count, *self.spec.input_shape)).astype(np.float32)
 
-    def others_replaced(self):
-        """The queries, of which all but the first are different ones."""
-        return self.query.at[1:].set(self.examples(3, 2) * 5)
+
+@functools.cache
+def make_case(name: str, normalisation: str) -> Case:
+    return Case(name, normalisation)
 
 
 @pytest.fixture
 def case(name, normalisation) -> Case:
-    return Case(name, normalisation)
+    return make_case(name, normalisation)
 
 
 @every_model
@@ -64,29 +73,28 @@ def test_outputs_and_features_have_a_row_an_example(case):
     assert outputs.shape == (3, case.spec.output_size)
     assert outputs.dtype == jnp.float32
     assert np.isfinite(outputs).all()
-    features = case.model.embed(case.params, case.query, reference=case.support)
-    assert features.ndim == 2
-    assert features.shape[0] == 3
+    features = jax.eval_shape(case.model.embed, case.params, case.query)
+    assert (features.ndim, features.shape[0], features.dtype) == (2, 3, jnp.float32)
 
 
 @every_model
 def test_parameters_are_a_function_of_the_key_and_of_the_shape_of_the_inputs(case):
     init = jax.jit(case.model.init)
-    contracts.assert_equal(init(KEY, case.examples(4, 4)), case.params)
-    assert contracts.kind_of(init(KEY, case.query)) == contracts.kind_of(case.params)
-    assert contracts.differ(init(jax.random.key(1), case.support), case.params)
+    params = init(KEY, case.support)
+    contracts.assert_equal(init(KEY, case.examples(4, 4)), params)
+    assert contracts.differ(init(jax.random.key(1), case.support), params)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+    of_query = jax.eval_shape(case.model.init, KEY, case.query)
+    assert contracts.kind_of(of_query) == contracts.kind_of(case.shapes)
 
 
 @every_model
 def test_under_vmap_over_parameters_every_task_computes_as_if_alone(case):
-    keys = jax.random.split(KEY, 3)
-    params = jax.jit(jax.vmap(case.model.init, in_axes=(0, None)))(keys, case.support)
-    apply = jax.jit(jax.vmap(case.apply, in_axes=(0, None, None)))
-    alone = [
-        case.apply(jax.tree.map(lambda leaf, i=i: leaf[i], params), case.query, case.support)
-        for i in range(3)
-    ]
-    contracts.assert_close(apply(params, case.query, case.support), jnp.stack(alone), rtol=1e-4, atol=1e-5)
+    tasks = [contracts.normal_like(case.params, seed) for seed in range(3)]
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *tasks)
+    together = jax.jit(jax.vmap(case.apply, in_axes=(0, None, None)))(stacked, case.query, case.support)
+    alone = np.stack([case.apply(params, case.query, case.support) for params in tasks])
+    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5 * np.abs(alone).max())
 
 
 @every_model
@@ -107,9 +115,7 @@ def test_the_gradient_of_a_loss_is_that_of_differences(case, mode):
 
 @pytest.mark.parametrize(("name", "normalisation"), [model for model in MODELS if model[1] == "batch"])
 def test_without_a_reference_batch_normalisation_lets_queries_see_each_other(case):
-    together, replaced = (
-        case.apply(case.params, queries) for queries in (case.query, case.others_replaced())
-    )
+    together, replaced = (case.apply(case.params, queries) for queries in (case.query, case.others_replaced))
     assert np.abs(together[0] - replaced[0]).max() > 1e-3
 
 
@@ -122,10 +128,10 @@ def test_with_a_reference_batch_normalisation_depends_on_it(case):
 @every_model
 def test_with_the_support_as_reference_no_query_depends_on_another(case):
     together = case.apply(case.params, case.query, case.support)
-    replaced = case.apply(case.params, case.others_replaced(), case.support)
+    replaced = case.apply(case.params, case.others_replaced, case.support)
     np.testing.assert_allclose(replaced[0], together[0], rtol=1e-5, atol=1e-6)
-    alone = [case.apply(case.params, query[None], case.support)[0] for query in case.query]
-    np.testing.assert_allclose(together, jnp.stack(alone), rtol=1e-5, atol=1e-6)
+    alone = [case.apply(case.params, case.query[i : i + 1], case.support)[0] for i in range(3)]
+    np.testing.assert_allclose(together, np.stack(alone), rtol=1e-5, atol=1e-6)
 
 
 @every_model
@@ -141,29 +147,27 @@ def test_without_batch_statistics_the_reference_is_ignored_and_queries_are_indep
     plain = case.apply(case.params, case.query)
     contracts.assert_equal(case.apply(case.params, case.query, case.support), plain)
     np.testing.assert_allclose(
-        case.apply(case.params, case.others_replaced())[0], plain[0], rtol=1e-5, atol=1e-6
+        case.apply(case.params, case.others_replaced)[0], plain[0], rtol=1e-5, atol=1e-6
     )
 
 
 @pytest.mark.parametrize("normalisation", ["batch", "layer", "none"])
 @pytest.mark.parametrize("name", ["mlp"])
 def test_mlp_is_dense_layers_around_normalisation_and_activation(case, normalisation):
-    params = contracts.normal_like(case.params, 5)
+    params = jax.tree.map(np.asarray, contracts.normal_like(case.params, 5))
 
     def dense(inputs, layer):
-        return inputs @ layer["kernel"] + layer["bias"][None]
+        return inputs @ layer["kernel"] + layer["bias"]
 
-    support, query = (np.asarray(part).reshape(len(part), -1) for part in (case.support, case.query))
+    parts = [part.reshape(len(part), -1) for part in (case.support, case.query)]
     for index in range(2):
-        support, query = (dense(part, params[f"hidden_{index}"]) for part in (support, query))
+        parts = [dense(part, params[f"hidden_{index}"]) for part in parts]
         if normalisation != "none":
-            norm = params[f"norms_{index}"]
-            support, query = numpy_normalised(support, query, normalisation, norm)
-        support, query = np.maximum(support, 0), np.maximum(query, 0)
-    expected = dense(query, params["head"])
-    np.testing.assert_allclose(
-        case.apply(params, case.query, case.support), expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max()
-    )
+            parts = numpy_normalised(*parts, normalisation, params[f"norms_{index}"])
+        parts = [np.maximum(part, 0) for part in parts]
+    expected = dense(parts[1], params["head"])
+    outputs = case.apply(params, case.query, case.support)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 
 def numpy_normalised(support, query, kind: str, norm):
@@ -171,11 +175,8 @@ def numpy_normalised(support, query, kind: str, norm):
 
     def apply(part, source, axes):
         mean, variance = source.mean(axes, keepdims=True), source.var(axes, keepdims=True)
-        shape = (1,) * (part.ndim - 1) + (-1,)
-        scale, offset = (np.asarray(norm[name]).reshape(shape) for name in ("scale", "offset"))
-        return (part - mean) / np.sqrt(variance + 1e-3) * scale + offset
+        return (part - mean) / np.sqrt(variance + 1e-3) * norm["scale"] + norm["offset"]
 
-    support, query = np.asarray(support), np.asarray(query)
     if kind == "batch":
         axes = tuple(range(support.ndim - 1))
         return apply(support, support, axes), apply(query, support, axes)
@@ -185,30 +186,43 @@ def numpy_normalised(support, query, kind: str, norm):
 
 @pytest.mark.parametrize("downsample", ["stride", "max_pool"])
 @pytest.mark.parametrize("normalisation", ["batch", "layer", "none"])
-def test_conv4_is_convolutions_normalisation_and_half_the_size_four_times(normalisation, downsample):
-    given = {"normalisation": normalisation, "downsample": downsample, "head": "flatten"}
-    model = contracts.build_model("conv4", base.Spec((16, 16, 1), 3), **given)
-    support, query = (jax.random.normal(jax.random.key(i), (2 + i, 16, 16, 1)) for i in range(2))
-    params = contracts.normal_like(model.init(KEY, support), 7)
-    expected = jnp.concatenate([support, query])
-    for index in range(4):
+def test_conv4_is_convolutions_normalisation_and_half_the_size_in_every_block(normalisation, downsample):
+    given = {"normalisation": normalisation, "downsample": downsample, "head": "flatten", "depth": 2}
+    model = contracts.build_model("conv4", base.Spec((9, 8, 1), 3), **given)
+    generator = np.random.default_rng(0)
+    parts = [generator.standard_normal((count, 9, 8, 1)).astype(np.float32) for count in (2, 3)]
+    params = jax.tree.map(np.asarray, contracts.normal_like(jax.eval_shape(model.init, KEY, parts[0]), 7))
+    features = jax.jit(lambda params, query, support: model.embed(params, query, reference=support))(
+        params, parts[1], parts[0]
+    )
+    for index in range(2):
         block, stride = params[f"blocks_{index}"], 2 if downsample == "stride" else 1
-        expected = jax.lax.conv_general_dilated(
-            expected, block["kernel"], (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-        if normalisation != "batch":
-            expected += block["bias"][None, None, None]
+        parts = [convolved(part, block["kernel"], stride) + block.get("bias", 0) for part in parts]
         if normalisation != "none":
-            parts = expected[:2], expected[2:]
-            expected = np.concatenate(numpy_normalised(*parts, normalisation, block["Normalisation_0"]))
-        expected = np.maximum(expected, 0)
+            parts = numpy_normalised(*parts, normalisation, block["Normalisation_0"])
+        parts = [np.maximum(part, 0) for part in parts]
         if downsample == "max_pool":
-            expected = jax.lax.reduce_window(
-                expected, -np.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID"
-            )
-    expected = np.asarray(expected)[2:].reshape(3, -1)
-    features = jax.jit(model.embed)(params, query, reference=support)
+            parts = [pooled(part) for part in parts]
+    expected = parts[1].reshape(3, -1)
     np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+
+
+def convolved(inputs, kernel, stride: int):
+    return np.asarray(
+        jax.lax.conv_general_dilated(
+            inputs, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+    )
+
+
+def pooled(inputs):
+    """The largest of each 2×2 block, by loops."""
+    height, width = inputs.shape[1] // 2, inputs.shape[2] // 2
+    blocks = [
+        [inputs[:, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2].max((1, 2)) for x in range(width)]
+        for y in range(height)
+    ]
+    return np.stack([np.stack(row, axis=1) for row in blocks], axis=1)
 
 
 def shapes_of_conv4(size: int = 28, **options):

@@ -9,6 +9,9 @@ and the outer objective is the query loss L_Q(θ_K). `order: second` differentia
 
 L_S is the mean over the support. The authors' code sums the means of the classes instead, so that its inner
 learning rate times the number of ways is ours: its 0.4 in 5 ways, and its 0.1 in 20 ways, are 2.0 here.
+
+`inner_clip_norm` is ours: where α is above what the curvature of a task allows, every step after the ones that were
+trained is further off than the last, up to infinity; a bounded gradient keeps the learner near.
 """
 
 from dataclasses import dataclass
@@ -26,6 +29,7 @@ class Config:
 
     inner_steps: Annotated[int, AtLeast(0)] = 1  # gradient steps on the support
     inner_lr: Annotated[float, Above(0)] = 0.01  # α, for a loss that is the mean over the support
+    inner_clip_norm: Annotated[float, Above(0)] | None = None  # largest norm of an inner gradient; null: any
     order: Literal["second", "first"] = "second"  # of the outer gradient; first is FOMAML
     loop: Literal["scan", "unroll"] = "unroll"  # of the inner steps: scan compiles faster, unroll runs faster
     rematerialise: bool = False  # recompute each inner step in the backward pass: less memory, more time
@@ -54,6 +58,8 @@ def build(config: Config, model: base.Model, objective: base.Objective, earlier=
     def adapt(weights: base.Weights, support: base.Examples) -> Learner:
         def step(params, _):
             gradient = jax.grad(support_loss)(params, support)
+            if config.inner_clip_norm is not None:
+                gradient = trees.clip_norm(gradient, config.inner_clip_norm)
             if config.order == "first":
                 gradient = jax.lax.stop_gradient(gradient)
             return trees.descend(params, gradient, config.inner_lr), None

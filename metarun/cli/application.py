@@ -1,6 +1,5 @@
 """The commands. Heavy imports happen inside them, so that --help and a wrong config answer at once."""
 
-import json
 import logging
 import re
 import sys
@@ -29,11 +28,12 @@ Overrides = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
-def show_version(wanted: bool) -> None:
-    """Print the version and leave."""
+def show_version(wanted: bool) -> bool:
+    """Print the version and leave, if that is wanted."""
     if wanted:
         typer.echo(f"metarun {metarun.__version__}")
         raise typer.Exit
+    return wanted
 
 
 @application.callback()
@@ -111,15 +111,16 @@ def evaluate(
 ) -> None:
     """Measure a run on its frozen episodes. Writes nothing to the run."""
     from metarun.cli import showing, tables
-    from metarun.runs import directory
+    from metarun.runs import directory, strict_json
 
-    directory.read_config(run.parents[2] if run.parent.parent.name == "checkpoints" else run)
-    from metarun import experiment
+    whole = run.resolve()
+    directory.read_config(whole.parents[2] if whole.parent.parent.name == "checkpoints" else run)
+    from metarun import assessment
 
     with showing.progress() as progress:
-        outcome = experiment.evaluate(run, overrides or [], split, progress)
+        outcome = assessment.evaluate(run, overrides or [], split, progress)
     if as_json:
-        typer.echo(json.dumps(outcome.result, allow_nan=False))
+        typer.echo(strict_json.encode(outcome.result))
     else:
         tables.print_result(outcome.result)
 

@@ -92,7 +92,7 @@ def _selection(kind: str, value: Any, path: str, origin: Origin) -> Selection:
     name, options = value["name"], {key: option for key, option in value.items() if key != "name"}
     if name not in names:
         raise origin.refuse(join(path, "name"), f"there is no {kind} {_shown(name)}", choose(name, names))
-    config = bind(choices.config_class(kind, name), options, origin, path, f"the {kind} {name}")
+    config: Any = bind(choices.config_class(kind, name), options, origin, path, f"the {kind} {name}")
     return Selection(name, config)
 
 

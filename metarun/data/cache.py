@@ -25,7 +25,7 @@ from metarun.data.storage import storage_errors
 try:
     import fcntl
 except ImportError:  # Windows: two processes may then both decode, which is slower but as safe
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 FORMAT = 1  # of entry.json; a cache that another version wrote is made again
 _LARGEST_RECORD = 1 << 22  # bytes of entry.json

@@ -1,7 +1,7 @@
 """Multilayer perceptron; by default the two hidden layers of 40 of MAML's sinusoid.
 
-Finn et al. 2017, arXiv 1703.03400, section 5.1. We draw the initial matrices with variance 1/inputs instead of
-the authors' fixed deviation of 0.01, and start the biases at zero as they do.
+Finn et al. 2017, arXiv 1703.03400, section 5.1. The authors start the matrices with a deviation of 0.01 and the biases
+at zero; we start both uniformly, see `_dense`.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 
 from metarun import base
-from metarun.models import _flax, _normalisation
+from metarun.models import _dense, _flax, _normalisation
 from metarun.ranges import AtLeast
 
 ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jax.nn.tanh, "gelu": jax.nn.gelu}
@@ -33,9 +33,9 @@ class Perceptron(nn.Module):
     output_size: int
 
     def setup(self):
-        self.hidden = [nn.Dense(units) for units in self.config.hidden]
+        self.hidden = [_dense.Dense(units) for units in self.config.hidden]
         self.norms = [_normalisation.Normalisation(self.config.normalisation) for _ in self.config.hidden]
-        self.head = nn.Dense(self.output_size)
+        self.head = _dense.Dense(self.output_size)
 
     def embed(self, inputs, reference_count: int):
         features = inputs.reshape(inputs.shape[0], -1)

@@ -24,7 +24,7 @@ from metarun.runs.metrics import MetricsFile
 if TYPE_CHECKING:
     from metarun.runs.checkpoints import Checkpoints
 
-CONFIG, STATUS, METRICS, LOCK = "config.yaml", "status.json", "metrics.jsonl", "lock"
+CONFIG, STATUS, METRICS, LOG, LOCK = "config.yaml", "status.json", "metrics.jsonl", "log.txt", "lock"
 
 _NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
 
@@ -67,7 +67,7 @@ class RunDirectory:
     def __init__(self, path: Path, lock: int, resumed: bool) -> None:
         self.path = path
         self.resumed = resumed  # there was a run to go on with
-        self.log = path / "log.txt"
+        self.log = path / LOG
         self._lock = lock
         self.metrics = MetricsFile(path / METRICS)
 
@@ -127,7 +127,7 @@ class RunDirectory:
 
     def write_episodes(self, stage: str, split: str, values: Mapping[str, Any]) -> None:
         """Writes per-episode values, for pairwise comparisons. Equal values give equal bytes."""
-        arrays = {name: np.asarray(values[name]) for name in sorted(values)}
+        arrays: dict[str, Any] = {name: np.asarray(values[name]) for name in sorted(values)}
         if objects := [name for name, array in arrays.items() if array.dtype.hasobject]:
             raise TypeError(f"{objects} would need pickle")
         content = io.BytesIO()
@@ -159,7 +159,9 @@ def _refuse_foreign(path: Path) -> bool:
     """Whether there is a run here; raises if there is something else, before anything is written to it."""
     with files.storage_errors(path):
         names = {entry.name for entry in path.iterdir() if not entry.name.startswith(files.TEMPORARY)}
-    if names <= {LOCK}:  # new, or killed before it had written its config
+    if not names or (
+        LOCK in names and names <= {LOCK, METRICS, LOG}
+    ):  # new, or killed before it had a config
         return False
     if CONFIG in names and names & {LOCK, STATUS}:  # a config.yaml alone lies in many a project folder
         return True

@@ -1,6 +1,7 @@
 """Pictures of a run: PNG files under `<run>/pictures/`. The one place that knows matplotlib."""
 
 import io
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ def draw_curves(figure: Figure, rows: list[dict[str, Any]], selection: str) -> N
     panels = figure.subplots(1, max(len(names), 1), squeeze=False)[0]
     for axes, name in zip(panels, names, strict=False):
         points = [(row["step"], float(row[name])) for row in training if name in row]
+        points = [point for point in points if math.isfinite(point[1])]
         if points:
             axes.plot(*thinned(np.array(points)), color="silver", label="training")
         if validation:
@@ -54,18 +56,24 @@ def draw_curves(figure: Figure, rows: list[dict[str, Any]], selection: str) -> N
         if name == "loss" and points and min(value for _, value in points) > 0:
             axes.set_yscale("log")
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False)
 
 
 def draw_validation(axes, rows: list[dict[str, Any]], name: str) -> None:
     """The validation means, after and before adaptation, with the 95 % interval."""
     steps = [row["step"] for row in rows]
-    means, half = (np.array([float(row[key]) for row in rows]) for key in (name, f"{name}_ci95"))
+    means, half = (finite([float(row[key]) for row in rows]) for key in (name, f"{name}_ci95"))
     axes.plot(steps, means, ".-", color="tab:blue", label="validation, adapted")
     axes.fill_between(steps, means - half, means + half, color="tab:blue", alpha=0.2)
     if f"unadapted_{name}" in rows[0]:
-        before = [float(row[f"unadapted_{name}"]) for row in rows]
+        before = finite([float(row[f"unadapted_{name}"]) for row in rows])
         axes.plot(steps, before, ".--", color="tab:orange", label="validation, unadapted")
+
+
+def finite(values: list[float]) -> np.ndarray:
+    """The values, with a gap of the curve where one is not finite."""
+    return np.array([value if math.isfinite(value) else math.nan for value in values])
 
 
 def thinned(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

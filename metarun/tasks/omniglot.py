@@ -153,5 +153,6 @@ def check_alphabets(config: Config, data) -> None:
         largest = int(np.bincount(part["alphabet"]).max()) * config.copies
         if largest < config.ways:
             raise ValueError(
-                f"the largest alphabet of the {name} split has {largest} classes, not {config.ways}"
+                f"the largest alphabet of the {name} split has {largest} classes, not {config.ways}",
+                "take fewer ways or other counts: without validation characters that split is not drawn from",
             )

@@ -4,6 +4,7 @@ Finn et al. 2017, arXiv 1703.03400, section 5.1: y = A·sin(x − φ) with A ~ U
 x ~ U[−5, 5]; every task is drawn anew, so that the three splits differ in nothing but their random keys.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Annotated
@@ -13,6 +14,8 @@ import jax.numpy as jnp
 
 from metarun import base, losses
 from metarun.ranges import AtLeast
+
+COLORS = ("silver", "skyblue", "tab:blue", "navy", "tab:purple", "tab:pink")  # of more and more inner steps
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,12 @@ def build(config: Config) -> base.TaskFamily:
         inputs = jnp.linspace(*config.inputs, 200)[:, None]
         truth = episode.facts["amplitude"] * jnp.sin(inputs - episode.facts["phase"])
         axes = figure.subplots()
-        axes.plot(inputs, truth, color="black", linewidth=2, label="true curve")
-        shades = [0.25 + 0.6 * index / max(len(predictors) - 1, 1) for index in range(len(predictors))]
-        for shade, (steps, predict) in zip(shades, predictors.items(), strict=True):
+        axes.plot(inputs, truth, color="black", linewidth=3, label="true curve")
+        low, high = axes.get_ylim()
+        axes.set_ylim(1.5 * low, 1.5 * high)  # a learner that diverges must not hide the others
+        for color, (steps, predict) in zip(itertools.cycle(COLORS), predictors.items(), strict=False):
             label = f"after {steps} step{'s' * (steps != 1)}"
-            axes.plot(inputs, predict(inputs), color=(0.1, 0.35, 0.75, shade), label=label)
+            axes.plot(inputs, predict(inputs), color=color, label=label)
         axes.plot(*episode.support, "^", color="crimson", markersize=8, label="support")
         axes.set(xlabel="x", ylabel="y", title="One task of the test split")
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)

@@ -131,7 +131,8 @@ def _decode_part(part: Part, root: Path, images: np.ndarray, count: Callable[[],
     """Fills images [class, drawing, height, width] and returns the names of its classes."""
     source, path = part.source, part.source.path(root)
     flat = images.reshape(-1, *images.shape[2:])
-    digest, names = hashlib.sha256(), []
+    digest = hashlib.sha256()
+    names: list[str] = []
     for name, drawing in _drawings(source, path):
         if len(names) < len(flat):
             flat[len(names)] = 255 - _scaled(drawing, images.shape[-1])

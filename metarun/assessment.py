@@ -1,0 +1,162 @@
+"""Measuring the stages of a run, at its end or afterwards from its checkpoints. Writes nothing."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from metarun import (
+    base,
+    building,
+    config,
+    differences,
+    errors,
+    evaluation,
+    measuring,
+    optimizer,
+    parallel,
+    training,
+)
+from metarun.base import PyTree
+from metarun.progress import Progress
+from metarun.runs import checkpoints, directory
+from metarun.runs.checkpoints import Checkpoint
+
+
+class Outcome(NamedTuple):
+    """What a run, or an evaluation of one, gave."""
+
+    path: Path
+    result: dict[str, Any]
+
+
+class Trained(NamedTuple):
+    """A stage as it is measured."""
+
+    step: int
+    weights: base.Weights
+
+
+class Problem(NamedTuple):
+    """A task family on a device: as in training, and as it is evaluated."""
+
+    family: base.TaskFamily
+    data: dict[str, PyTree]  # {split: arrays}
+    judge: measuring.Judge
+
+
+def prepare(run_config: config.RunConfig, device: jax.Device) -> Problem:
+    """Build the task family and put its data on the device, once for training and evaluation."""
+    family = building.task_family(run_config.task)
+    data = {split: jax.device_put(part, device) for split, part in family.data.items()}
+    return Problem(family, data, measuring.make_judge(run_config, family, data))
+
+
+def evaluate(path: Path, overrides: list[str], split: str | None, progress: Progress) -> Outcome:
+    """Measure a run, or one checkpoint of it, on the frozen episodes. Writes nothing.
+
+    Args:
+      path: a run directory, or RUN/checkpoints/<stage>/<step>.
+      overrides: `key=value` of the evaluation and accelerator sections.
+      split: in place of the one that the config evaluates.
+    """
+    root, asked = split_path(path)
+    directory.read_config(root)
+    run_config = config.load(
+        root / directory.CONFIG, [*overrides, *([f"evaluation.split={split}"] if split else [])]
+    )
+    differences.refuse_other_changes(config.load(root / directory.CONFIG), run_config)
+    device = parallel.select(run_config.accelerator)[0]
+    problem = prepare(run_config, device)
+    trained: dict[str, Trained] = {}
+    for index, stage in enumerate(run_config.stages):
+        found = choose_checkpoint(root, stage.name, asked, run_config.evaluation.checkpoint)
+        if found is not None:
+            earlier = {name: part.weights for name, part in trained.items()}
+            trained[stage.name] = restore(run_config, index, problem, earlier, found, device)
+    if asked is not None:
+        trained = {asked.parent.name: trained[asked.parent.name]}
+    result, _ = measure(run_config, problem, trained, progress)
+    return Outcome(path, {"run": str(root)} | result)
+
+
+def split_path(path: Path) -> tuple[Path, Path | None]:
+    """(run, None) of a run directory; (run, checkpoint) of RUN/checkpoints/<stage>/<step>."""
+    whole = path.resolve()
+    return (whole.parents[2], whole) if whole.parent.parent.name == "checkpoints" else (path, None)
+
+
+def choose_checkpoint(root: Path, stage: str, asked: Path | None, wanted: str) -> Checkpoint | None:
+    """The checkpoint of a stage that an evaluation means; None where one of another stage was asked for alone."""
+    if asked is not None and asked.parent.name == stage:
+        return checkpoints.open_checkpoint(asked)
+    saved = checkpoints.Checkpoints(root / "checkpoints" / stage)
+    if asked is not None:
+        return saved.newest_valid()
+    return (saved.best_valid() if wanted == "best" else None) or checkpoints.open_checkpoint(root, stage)
+
+
+def restore(
+    run_config: config.RunConfig,
+    index: int,
+    problem: Problem,
+    earlier: dict[str, base.Weights],
+    checkpoint: Checkpoint,
+    device: jax.Device,
+) -> Trained:
+    """The weights of a checkpoint, on the device."""
+    template = state_template(run_config, index, problem, earlier)
+    weights = checkpoints.load(checkpoint, template).weights
+    return Trained(checkpoint.step, jax.device_put(weights, device))
+
+
+def state_template(
+    run_config: config.RunConfig, index: int, problem: Problem, earlier: dict[str, base.Weights]
+) -> training.State:
+    """Shapes and dtypes of a stage's state; computes nothing."""
+    stage_training = run_config.stages[index].training
+    algorithm = building.algorithm(run_config, index, problem.family)
+    mesh = parallel.task_mesh(jax.local_devices()[:1], stage_training.tasks_per_step)
+    chain = optimizer.build(stage_training)
+    loop = training.Loop(algorithm, problem.family.sample, chain, stage_training, mesh)
+    key = training.stage_key(run_config.seed, index)
+    return jax.eval_shape(
+        lambda *arguments: training.initial_state(loop, *arguments), problem.data["train"], key, earlier
+    )
+
+
+def measure(
+    run_config: config.RunConfig, problem: Problem, trained: dict[str, Trained], progress: Progress
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The result, and {stage: {variant/metric: [episode]}}, of the frozen episodes of the configured split.
+
+    Raises:
+      ConfigError: the split is empty, or the learner cannot tell as many classes apart.
+    """
+    wanted, judge = run_config.evaluation, problem.judge
+    if wanted.split not in judge.data:
+        raise errors.ConfigError(
+            f"the task family has no {wanted.split} split",
+            "evaluation.split",
+            f"use one of {', '.join(judge.data)}",
+        )
+    keys = evaluation.episode_keys(wanted.seed, wanted.split, wanted.episodes)
+    data = judge.data[wanted.split]
+    results, values = {}, {}
+    for index, stage in enumerate(run_config.stages):
+        if stage.name not in trained:
+            continue
+        progress.measuring(stage.name, wanted.split, wanted.episodes)
+        chosen = measuring.variants(run_config, index, problem.family, wanted.modes, wanted.inner_steps)
+        weights = trained[stage.name].weights
+        measuring.check_ways(judge, problem.family, next(iter(chosen.values())), weights)
+        at_once = stage.training.task_chunk or stage.training.tasks_per_step
+        measured = evaluation.make_measure(chosen, judge.family, at_once)(weights, data, keys)
+        results[stage.name] = {"step": trained[stage.name].step, **measuring.layout(measured)}
+        values[stage.name] = measuring.columns(measured)
+    episodes = {
+        "count": wanted.episodes,
+        "hash": evaluation.episodes_hash(judge.family, data, keys, judge.recipe),
+    }
+    head = {"step": trained[list(trained)[-1]].step, "split": wanted.split, "modes": list(wanted.modes)}
+    return head | {"episodes": episodes, "stages": results}, values

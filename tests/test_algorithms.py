@@ -1,0 +1,193 @@
+"""What every algorithm promises, run over the folder: a new file is tested with no other edit.
+
+Each is tested on regression and on classification, as far as it accepts to be built for them.
+"""
+
+import functools
+
+import contracts
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from metarun import base, plugins
+
+KEY = jax.random.key(0)
+TASKS = 3
+
+FAMILIES = {
+    "regression": lambda: contracts.build_task("sinusoid", shots=6, queries=6, amplitude=(1.0, 3.0)),
+    "classification": contracts.blobs,
+}
+every_algorithm = pytest.mark.parametrize(
+    ("name", "family"), [(name, family) for name in plugins.names("algorithm") for family in FAMILIES]
+)
+
+
+class Case:
+    """An algorithm over a small perceptron, with weights and a few episodes."""
+
+    def __init__(self, family: base.TaskFamily, algorithm: base.Algorithm) -> None:
+        self.family, self.algorithm = family, algorithm
+        self.sample = jax.jit(jax.vmap(family.sample, in_axes=(None, 0)))
+        self.episodes = self.episodes_of(KEY, TASKS)
+        self.init = jax.jit(algorithm.init)
+        self.weights = self.init(KEY, self.episodes, {})
+        self.loss = jax.jit(algorithm.loss)
+        self.episode = one(self.episodes, 0)
+
+    def episodes_of(self, key, count: int) -> base.Episode:
+        return self.sample((), jax.random.split(key, count))
+
+    @functools.cached_property
+    def gradient(self):
+        """∂loss/∂trained of one task."""
+
+        def loss(trained, frozen, episode, key):
+            return self.algorithm.loss(base.Weights(trained, frozen), episode, key)[0]
+
+        return jax.jit(jax.grad(loss))
+
+
+def one(batch, index: int):
+    """One task of a batch of tasks."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[index], batch)
+
+
+@functools.cache
+def build(name: str, family: str) -> tuple[base.TaskFamily, base.Algorithm] | ValueError:
+    """The family and the algorithm on it, or why the algorithm refuses to be built."""
+    tasks = FAMILIES[family]()
+    try:
+        return tasks, contracts.build_algorithm(
+            name, contracts.build_model("mlp", tasks.spec), tasks.objective
+        )
+    except ValueError as refusal:
+        return refusal
+
+
+make_case = functools.cache(lambda name, family: Case(*build(name, family)))
+
+
+@pytest.fixture
+def case(name: str, family: str) -> Case:
+    if isinstance(refusal := build(name, family), ValueError):
+        pytest.skip(f"{name} refuses {family}: {refusal}")
+    return make_case(name, family)
+
+
+@pytest.mark.parametrize("name", plugins.names("algorithm"))
+def test_it_serves_regression_or_classification(name):
+    assert any(not isinstance(build(name, family), ValueError) for family in FAMILIES)
+
+
+@every_algorithm
+def test_weights_and_loss_are_functions_of_their_keys(case):
+    contracts.assert_equal(case.init(KEY, case.episodes, {}), case.weights)
+    contracts.assert_equal(*(case.loss(case.weights, case.episode, KEY) for _ in range(2)))
+
+
+@every_algorithm
+def test_the_loss_is_a_finite_number_with_finite_metrics(case):
+    loss, metrics = case.loss(case.weights, case.episode, KEY)
+    for value in (loss, *metrics.values()):
+        assert value.shape == ()
+        assert value.dtype == jnp.float32
+        assert np.isfinite(value)
+
+
+@every_algorithm
+def test_an_outer_step_keeps_structure_shapes_and_dtypes_of_the_weights(case):
+    def outer_step(weights, memory):
+        gradient = case.gradient(weights.trained, weights.frozen, case.episode, KEY)
+        updates, memory = optimizer.update(gradient, memory, weights.trained)
+        return weights._replace(trained=optax.apply_updates(weights.trained, updates)), memory
+
+    optimizer = optax.adam(1e-3)
+    state = case.weights, optimizer.init(case.weights.trained)
+    stepped = jax.eval_shape(outer_step, *state)
+    assert contracts.kind_of(stepped) == contracts.kind_of(state)
+    gradient = case.gradient(case.weights.trained, case.weights.frozen, case.episode, KEY)
+    assert contracts.kind_of(gradient) == contracts.kind_of(case.weights.trained)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+@every_algorithm
+def test_every_trained_leaf_has_a_gradient(case):
+    gradients = [
+        case.gradient(case.weights.trained, case.weights.frozen, one(case.episodes, index), KEY)
+        for index in range(TASKS)
+    ]
+    for leaves in zip(*map(jax.tree.leaves, gradients), strict=True):
+        assert any(np.abs(leaf).max() > 0 for leaf in leaves)
+
+
+@every_algorithm
+def test_new_values_need_no_new_trace(case):
+    loss, learn = (contracts.Counted(f) for f in (case.algorithm.loss, case.algorithm.adapt))
+    jitted_loss, jitted_learn = jax.jit(loss), jax.jit(learn)
+    weights = case.weights
+    for index in range(TASKS):
+        episode = one(case.episodes, index)
+        jitted_loss(weights, episode, jax.random.key(index))
+        jitted_learn(weights, episode.support)
+        weights = jax.tree.map(lambda leaf: leaf * 1.5, weights)
+    assert (loss.traces, learn.traces) == (1, 1)
+
+
+@every_algorithm
+def test_under_vmap_every_task_is_adapted_and_predicted_as_if_alone(case):
+    def solve(weights, support, inputs):
+        return case.algorithm.predict(case.algorithm.adapt(weights, support), inputs)
+
+    support, inputs = case.episodes.support, case.episodes.query.inputs
+    together = jax.jit(jax.vmap(solve, in_axes=(None, 0, 0)))(case.weights, support, inputs)
+    single = jax.jit(solve)
+    alone = [single(case.weights, one(support, i), one(inputs, i)) for i in range(TASKS)]
+    np.testing.assert_allclose(together, np.stack(alone), rtol=1e-4, atol=1e-5)
+    assert together.shape == (*case.episodes.query.targets.shape[:2], case.family.spec.output_size)
+
+
+def train(case: Case, steps: int = 400, tasks: int = 8) -> base.Weights:
+    """The weights after some steps of Adam, in one compiled loop."""
+    optimizer = optax.adam(1e-2)
+
+    def mean_loss(trained, frozen, key):
+        sample_key, loss_key = jax.random.split(key)
+        episodes = jax.vmap(case.family.sample, in_axes=(None, 0))((), jax.random.split(sample_key, tasks))
+        loss = jax.vmap(case.algorithm.loss, in_axes=(None, 0, 0))
+        return loss(base.Weights(trained, frozen), episodes, jax.random.split(loss_key, tasks))[0].mean()
+
+    def outer_step(state, key):
+        weights, memory = state
+        gradient = jax.grad(mean_loss)(weights.trained, weights.frozen, key)
+        updates, memory = optimizer.update(gradient, memory, weights.trained)
+        return (weights._replace(trained=optax.apply_updates(weights.trained, updates)), memory), None
+
+    @jax.jit
+    def run(weights, keys):
+        return jax.lax.scan(outer_step, (weights, optimizer.init(weights.trained)), keys)[0][0]
+
+    return run(case.weights, jax.random.split(jax.random.key(1), steps))
+
+
+@every_algorithm
+def test_it_learns_to_learn(case):
+    """Beyond both intervals, on new tasks: better than before training, and than from another task's support."""
+    episodes = case.episodes_of(jax.random.key(2), 200)
+    foreign = jax.tree.map(lambda leaf: np.roll(leaf, 1, axis=0), episodes.support)
+
+    @jax.jit
+    @functools.partial(jax.vmap, in_axes=(None, 0, 0))
+    def query_loss(weights, support, query):
+        learner = case.algorithm.adapt(weights, support)
+        return case.family.objective.loss(case.algorithm.predict(learner, query.inputs), query.targets)
+
+    trained = train(case)
+    learned = contracts.interval(query_loss(trained, episodes.support, episodes.query))
+    before = contracts.interval(query_loss(case.weights, episodes.support, episodes.query))
+    misled = contracts.interval(query_loss(trained, foreign, episodes.query))
+    assert learned[1] < before[0]
+    assert learned[1] < misled[0]

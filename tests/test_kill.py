@@ -1,0 +1,113 @@
+"""kill -9 at any moment costs nothing but time: the run that goes on ends as the uninterrupted one, byte for byte.
+
+Each attempt is a process of its own, forked from a server that has imported everything and computed nothing, so
+that most of the kills hit the run and not its imports. METARUN_KILLS says how many kills there are in all.
+"""
+
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from test_experiment import SEVERAL, SINGLE, assert_same_run, read_json
+
+KILLS = int(os.environ.get("METARUN_KILLS", "100"))
+IMPORTED = [
+    "metarun.cli",
+    "metarun.cli.showing",
+    "metarun.cli.tables",
+    "metarun.experiment",
+    "test_experiment",
+]
+IMPORTED += ["metarun.models.mlp", "metarun.algorithms.maml", "metarun.tasks.sinusoid", "test_kill"]
+CADENCE = ("evaluation.every=50", "evaluation.checkpoint=best", "checkpoint.every=20")
+ONE = ["training.steps=240", "training.chunk=2", *CADENCE]
+TWO = [f"stages.{index}.training.{override}" for index in (0, 1) for override in ("steps=120", "chunk=2")]
+TWO += CADENCE
+pytestmark = pytest.mark.fault
+
+
+def attempt(arguments: list[str], messages: Path) -> None:
+    """`metarun train` with the arguments, in a process that the server has forked."""
+    with messages.open("w") as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
+        os.dup2(file.fileno(), sys.stderr.fileno())
+    sys.argv = ["metarun", "train", *arguments, "--resume"]
+    from metarun import cli
+
+    cli.main()
+
+
+@pytest.fixture(scope="module")
+def start() -> Callable[..., multiprocessing.Process]:
+    """(arguments, file for the messages) -> the process of an attempt, which has just begun."""
+    context = multiprocessing.get_context("forkserver")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # else the server finds no module of the tests
+        context.set_forkserver_preload(IMPORTED)
+
+        def begin(*arguments) -> multiprocessing.Process:
+            process = context.Process(target=attempt, args=arguments)
+            process.start()
+            return process
+
+        begin([], Path(os.devnull)).join()  # the server is ready once it has served
+    return begin
+
+
+def finish(process: multiprocessing.Process, messages: Path) -> None:
+    process.join()
+    assert process.exitcode == 0, messages.read_text()
+
+
+def kill(process: multiprocessing.Process, after: float) -> bool:
+    """Whether kill -9, after so many seconds, came before the end of the process."""
+    process.join(after)
+    process.kill()
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode != 0
+
+
+def is_done(path: Path) -> bool:
+    status = path / "status.json"
+    return status.is_file() and read_json(status)["status"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "kills", "seed"),
+    [(SINGLE, ONE, KILLS - KILLS // 2, 0), (SEVERAL, TWO, KILLS // 2, 1)],
+    ids=["one stage", "two stages"],
+)
+def test_a_run_killed_at_any_moment_goes_on_to_the_uninterrupted_result(
+    start, tmp_path, text, overrides, kills, seed
+):
+    """Delays are spread evenly over the life of an uninterrupted process: start-up, steps, saves, evaluation."""
+    file, messages = tmp_path / "killed.yaml", tmp_path / "messages"
+    file.write_text(text)
+
+    def arguments(path: Path) -> list[str]:
+        return [str(file), *overrides, "--run-dir", str(path)]
+
+    reference = tmp_path / "reference"
+    finish(start(arguments(tmp_path / "warm"), messages), messages)  # fills the cache of compiled programs
+    began = time.monotonic()
+    finish(start(arguments(reference), messages), messages)
+    life = time.monotonic() - began
+    delays, runs, delivered = random.Random(seed), 0, 0
+    while delivered < kills:
+        path = tmp_path / f"run-{runs}"
+        while not is_done(path):
+            process = start(arguments(path), messages)
+            if delivered < kills:
+                delivered += kill(process, delays.uniform(0, life))
+            else:
+                finish(process, messages)
+        assert_same_run(path, reference)
+        runs += 1
+    assert runs > 0

@@ -1,0 +1,121 @@
+"""The pictures of a run: that they are pictures, of the right size, whatever the numbers are."""
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+from test_experiment import SINGLE, train
+
+from metarun import pictures as run_pictures
+from metarun.runs import pictures
+
+
+def assert_picture(path: Path, width: int, height: int) -> None:
+    """A PNG of that many pixels with something in it."""
+    with Image.open(path) as image:
+        image.load()
+        assert image.format == "PNG"
+        assert image.size == (width, height)
+        assert np.unique(np.asarray(image.convert("L"))).size > 10
+
+
+def row(step: int, split: str = "train", **values) -> dict:
+    return {"stage": "maml", "replica": 0, "split": split, "step": step, **values}
+
+
+def validated(step: int, loss, half=0.1, **values) -> dict:
+    return row(step, "validation", mode="inductive", loss=loss, loss_ci95=half, seconds=1.0, **values)
+
+
+def draw(rows: list[dict], selection: str = "loss") -> Figure:
+    figure = Figure()
+    pictures.draw_curves(figure, rows, selection)
+    return figure
+
+
+def test_a_run_with_validation_leaves_curves_and_an_episode(tmp_path):
+    folder = train(tmp_path / "run", SINGLE, "evaluation.inner_steps=[0, 3]") / "pictures"
+    assert {path.name for path in folder.iterdir()} == {"maml-curves.png", "maml-episode.png"}
+    assert_picture(folder / "maml-curves.png", 1080, 456)
+    assert_picture(folder / "maml-episode.png", 960, 540)
+
+
+def test_a_run_without_validation_leaves_the_curves_of_training(tmp_path, monkeypatch):
+    def without_picture(selection, build=run_pictures.measuring.building.task_family):
+        return build(selection)._replace(draw=None)
+
+    monkeypatch.setattr(run_pictures.measuring.building, "task_family", without_picture)
+    folder = train(tmp_path / "run", SINGLE, "evaluation.every=null") / "pictures"
+    assert [path.name for path in folder.iterdir()] == ["maml-curves.png"]  # and no episode of such a family
+    assert_picture(folder / "maml-curves.png", 1080, 456)
+
+
+def test_predictors_are_sorted_by_their_inner_steps(tmp_path, monkeypatch):
+    seen = {}
+
+    def keep(session, index, weights, support, make=run_pictures.make_predictors):
+        seen.update(make(session, index, weights, support))
+        return dict(seen)
+
+    monkeypatch.setattr(run_pictures, "make_predictors", keep)
+    train(tmp_path / "run", SINGLE, "training.steps=4", "evaluation.inner_steps=[10, 2]")
+    assert list(seen) == [0, 1, 2, 10]
+    assert all(predict(np.zeros((3, 1), np.float32)).shape == (3, 1) for predict in seen.values())
+
+
+def test_each_metric_of_validation_has_a_panel_the_selecting_one_first():
+    rows = [row(1, loss=1.0, accuracy=0.2), validated(1, 1.1, accuracy=0.3, accuracy_ci95=0.1)]
+    labels = [axes.get_ylabel() for axes in draw(rows, "accuracy").axes]
+    assert labels == ["accuracy", "loss"]
+
+
+def test_training_alone_shows_all_its_metrics():
+    rows = [row(step, loss=1.0 / step, gradient_norm=2.0) for step in range(1, 5)]
+    assert [axes.get_ylabel() for axes in draw(rows).axes] == ["loss", "gradient_norm"]
+
+
+def test_long_curves_are_drawn_as_means_of_equal_parts():
+    steps, means = pictures.thinned(np.stack([np.arange(1000.0), np.arange(1000.0) % 5], axis=1))
+    assert len(steps) == pictures.POINTS
+    np.testing.assert_allclose(means, 2.0)
+    assert (np.diff(steps) > 0).all()
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", math.nan, math.inf])
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_numbers_that_are_not_finite_do_not_hinder_a_picture(tmp_path, value, everywhere):
+    """As metrics.jsonl holds them: spelled as words."""
+    good = value if everywhere else 0.5
+    rows = [row(1, loss=good), row(2, loss=value), validated(2, value, value), validated(4, good, good)]
+    path = tmp_path / "pictures/curves.png"
+    pictures.write_figure(path, lambda figure: pictures.draw_curves(figure, rows, "loss"))
+    assert_picture(path, 960, 540)
+
+
+def test_a_run_without_a_line_of_metrics_is_an_empty_figure(tmp_path):
+    path = tmp_path / "pictures/curves.png"
+    pictures.write_figure(path, lambda figure: pictures.draw_curves(figure, [], "loss"))
+    assert path.is_file()
+
+
+def test_only_the_lines_of_a_stage_are_in_its_curves(tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(
+        pictures, "draw_curves", lambda figure, rows, selection: drawn.setdefault(len(drawn), rows)
+    )
+    rows = [row(1, loss=1.0) | {"stage": name} for name in ("first", "second", "first")]
+    monkeypatch.setattr(run_pictures.metrics, "read", lambda path: rows)
+    stages = [SimpleNamespace(name="first"), SimpleNamespace(name="second")]
+    family = SimpleNamespace(objective=SimpleNamespace(selection="loss"), draw=None)
+    session = SimpleNamespace(
+        run=SimpleNamespace(path=tmp_path, metrics=SimpleNamespace(path=tmp_path)),
+        config=SimpleNamespace(stages=stages),
+        family=family,
+        judge=SimpleNamespace(family=family),
+    )
+    run_pictures.write(session, {})
+    assert [len(part) for part in drawn.values()] == [2, 1]

@@ -1,0 +1,213 @@
+"""What every task family promises, run over the folder; and the sinusoids against their formula."""
+
+import functools
+import math
+
+import contracts
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from metarun import plugins
+from metarun.tasks import sinusoid
+
+COUNT = 64  # episodes
+every_family = pytest.mark.parametrize("name", plugins.names("task"))
+
+
+class Case:
+    """A family as configured by default, and some of its training episodes."""
+
+    def __init__(self, name: str) -> None:
+        self.family = contracts.build_task(name)
+        self.traced = contracts.Counted(self.family.sample)
+        self.sample = jax.jit(jax.vmap(self.traced, in_axes=(None, 0)))
+        self.data = {split: jax.device_put(arrays) for split, arrays in self.family.data.items()}
+        self.episodes = self.episodes_of("train", 0)
+
+    def episodes_of(self, split: str, seed: int):
+        return jax.device_get(self.sample(self.data[split], jax.random.split(jax.random.key(seed), COUNT)))
+
+
+make_case = functools.cache(Case)
+
+
+@pytest.fixture
+def case(name: str) -> Case:
+    return make_case(name)
+
+
+@every_family
+def test_there_is_training_and_test_data(case):
+    assert {"train", "test"} <= set(case.family.data) <= {"train", "validation", "test"}
+
+
+@every_family
+def test_every_split_gives_episodes_of_the_same_shapes_and_dtypes(case):
+    key = jax.random.key(0)
+    kinds = [contracts.kind_of(jax.eval_shape(case.family.sample, data, key)) for data in case.data.values()]
+    assert all(kind == kinds[0] for kind in kinds)
+    batched = jax.tree.map(lambda leaf: (COUNT, *leaf.shape), kinds[0])
+    assert jax.tree.map(np.shape, case.episodes) == batched
+
+
+@every_family
+def test_many_keys_need_one_trace(case):
+    before = case.traced.traces
+    for seed in range(1, 4):
+        case.episodes_of("train", seed)
+    assert case.traced.traces == before
+
+
+@every_family
+def test_an_episode_is_a_function_of_its_key(case):
+    contracts.assert_equal(case.episodes_of("train", 0), case.episodes)
+    for part in ("support", "query"):
+        inputs = getattr(case.episodes, part).inputs
+        for leaf in jax.tree.leaves(inputs):
+            assert len(np.unique(leaf.reshape(COUNT, -1), axis=0)) == COUNT
+
+
+@every_family
+def test_an_episode_alone_is_that_of_the_batch(case):
+    keys = jax.random.split(jax.random.key(0), COUNT)
+    alone = jax.jit(case.family.sample)(case.data["train"], keys[5])
+    contracts.assert_close(alone, jax.tree.map(lambda leaf: leaf[5], case.episodes), rtol=1e-5, atol=1e-6)
+
+
+@every_family
+def test_support_and_query_share_no_example(case):
+    support, query = (
+        jax.tree.leaves(part.inputs)[0].reshape(COUNT, part.targets.shape[1], -1)
+        for part in (case.episodes.support, case.episodes.query)
+    )
+    same = (support[:, :, None] == query[:, None]).all(axis=-1)
+    assert not same.any()
+
+
+@every_family
+def test_episodes_are_as_the_spec_tells_the_model(case):
+    spec = case.family.spec
+    for part in (case.episodes.support, case.episodes.query):
+        assert part.inputs.shape[2:] == spec.input_shape
+        assert part.inputs.dtype == np.float32
+        if np.issubdtype(part.targets.dtype, np.integer):
+            assert part.targets.dtype == np.int32
+            assert set(np.unique(part.targets)) == set(range(spec.output_size))
+        else:
+            assert part.targets.dtype == np.float32
+            assert part.targets.shape[2:] == (spec.output_size,)
+
+
+@every_family
+def test_facts_say_something_different_of_different_tasks(case):
+    facts = jax.tree.leaves(case.episodes.facts)
+    assert facts
+    assert all(len(leaf) == COUNT and np.isfinite(leaf).all() for leaf in facts)
+    assert (
+        len(np.unique(np.concatenate([leaf.reshape(COUNT, -1) for leaf in facts], axis=1), axis=0))
+        > COUNT / 2
+    )
+
+
+@every_family
+def test_the_objective_measures_outputs_of_the_size_of_the_spec(case):
+    query = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), case.episodes.query)
+    objective, outputs = case.family.objective, jnp.zeros((len(query.targets), case.family.spec.output_size))
+    metrics = objective.metrics(lambda inputs: outputs, query)
+    assert objective.selection in metrics
+    assert all(value.shape == () and np.isfinite(value) for value in metrics.values())
+    assert objective.loss(outputs, query.targets) == metrics["loss"]
+
+
+@every_family
+def test_an_episode_can_be_drawn(case):
+    def predict(inputs):
+        return jnp.zeros((inputs.shape[0], case.family.spec.output_size))
+
+    figure = Figure()
+    case.family.draw(
+        figure, jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), case.episodes), {0: predict, 1: predict}
+    )
+    assert figure.axes
+
+
+@functools.cache
+def sinusoids(count: int = 2000, **options):
+    family = sinusoid.build(sinusoid.Config(**options))
+    keys = jax.random.split(jax.random.key(0), count)
+    return jax.device_get(jax.jit(jax.vmap(family.sample, in_axes=(None, 0)))((), keys))
+
+
+def assert_uniform(values, lowest: float, highest: float) -> None:
+    """Within the bounds, and no tenth of the range is far from holding a tenth of the values."""
+    assert lowest <= values.min()
+    assert values.max() <= highest
+    shares = np.histogram(values, bins=10, range=(lowest, highest))[0] / values.size
+    np.testing.assert_allclose(
+        shares, 0.1, atol=5 * math.sqrt(0.09 / values.size)
+    )  # five standard deviations
+
+
+def test_amplitude_phase_and_inputs_fill_the_ranges_of_the_maml_paper():
+    episodes = sinusoids()
+    assert_uniform(episodes.facts["amplitude"], 0.1, 5.0)  # not up to 0.5
+    assert_uniform(episodes.facts["phase"], 0.0, math.pi)
+    assert_uniform(episodes.support.inputs[:, 0], -5.0, 5.0)
+    assert_uniform(episodes.query.inputs[:, -1], -5.0, 5.0)
+
+
+def test_amplitude_phase_and_inputs_are_independent():
+    episodes = sinusoids()
+    columns = [episodes.facts["amplitude"], episodes.facts["phase"]]
+    columns += [
+        episodes.support.inputs[:, 0, 0],
+        episodes.support.inputs[:, 1, 0],
+        episodes.query.inputs[:, 0, 0],
+    ]
+    correlation = np.corrcoef(np.stack(columns)) - np.eye(5)
+    assert np.abs(correlation).max() < 5 / math.sqrt(2000)
+
+
+@pytest.mark.parametrize("part", ["support", "query"])
+def test_a_phase_shifts_the_curve_and_does_not_stretch_it(part):
+    episodes = sinusoids()
+    inputs, targets = getattr(episodes, part)
+    amplitude, phase = (
+        episodes.facts[name].astype(np.float64)[:, None, None] for name in ("amplitude", "phase")
+    )
+    np.testing.assert_allclose(targets, amplitude * np.sin(inputs - phase), atol=1e-5)
+
+
+def test_ranges_and_sizes_are_those_of_the_config():
+    episodes = sinusoids(100, shots=3, queries=4, amplitude=(2.0, 2.0), phase=(1.0, 1.5), inputs=(0.0, 0.5))
+    assert episodes.support.inputs.shape == (100, 3, 1)
+    assert episodes.query.targets.shape == (100, 4, 1)
+    np.testing.assert_allclose(episodes.facts["amplitude"], 2.0)
+    assert (episodes.facts["phase"] >= 1.0).all()
+    assert (episodes.facts["phase"] <= 1.5).all()
+    assert (episodes.query.inputs >= 0).all()
+    assert (episodes.query.inputs <= 0.5).all()
+
+
+def test_every_key_is_a_new_task():
+    episodes = sinusoids()
+    assert len(np.unique(episodes.facts["amplitude"])) > 1990  # single precision has few equal draws
+    assert len(np.unique(episodes.facts["phase"])) > 1990
+
+
+def test_noise_is_on_the_support_alone_and_has_the_configured_deviation():
+    clean, noisy = sinusoids(), sinusoids(noise=0.3)
+    contracts.assert_equal(noisy.query, clean.query)
+    contracts.assert_equal(noisy.support.inputs, clean.support.inputs)
+    noise = noisy.support.targets - clean.support.targets
+    assert abs(noise.mean()) < 5 * 0.3 / math.sqrt(noise.size)
+    np.testing.assert_allclose(noise.std(), 0.3, rtol=5 / math.sqrt(2 * noise.size))
+
+
+@pytest.mark.parametrize("field", ["amplitude", "phase", "inputs"])
+def test_a_range_that_ends_before_it_starts_is_refused(field):
+    with pytest.raises(ValueError, match=field):
+        sinusoid.Config(**{field: (2.0, 1.0)})
