@@ -80,16 +80,17 @@ def config_file(tmp_path) -> Path:
     return file
 
 
-def process(*arguments: object, limit: int | None = None, **environment: str) -> Said:
+def process(*arguments: object, limit: int = resource.RLIM_INFINITY, **environment: str) -> Said:
     """Runs a command in a process of its own, which may write files of at most `limit` bytes."""
-
-    def restrict() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit or 0, limit or 0))
-
+    code = f"""
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+from metarun import cli
+cli.main()
+"""
     done = subprocess.run(
-        [sys.executable, "-m", "metarun", *map(str, arguments)],
+        [sys.executable, "-c", code, *map(str, arguments)],
         env={**os.environ, **environment},
-        preexec_fn=restrict if limit else None,
         capture_output=True,
         text=True,
         timeout=300,

@@ -52,7 +52,7 @@ def start() -> Callable[..., multiprocessing.Process]:
         context.set_forkserver_preload(IMPORTED)
 
         def begin(*arguments) -> multiprocessing.Process:
-            process = context.Process(target=attempt, args=arguments)
+            process = context.Process(target=attempt, args=arguments, daemon=True)
             process.start()
             return process
 

@@ -38,7 +38,7 @@ class Training:
     mode: Mode = "inductive"  # what normalises the query during training
     task_chunk: Count | None = None  # tasks computed at once on a device, divides tasks_per_step; null: all
     chunk: Count | None = None  # steps between two returns to the host, never changes results;
-    # null: as many as take about a second
+    # null: as many as take about a second; at most 1,000
 
     def __post_init__(self) -> None:
         if self.task_chunk and self.tasks_per_step % self.task_chunk:
@@ -95,7 +95,7 @@ class Evaluation:
 class Checkpoint:
     """When the state is saved."""
 
-    every: Count | None = None  # steps; null: only at the end
+    every: Count | None = None  # steps; null: about once a minute; always at the end
     keep: Count = 3  # newest checkpoints that stay, beside the best
 
 
