@@ -1,6 +1,20 @@
 """`metarun` and `python -m metarun`."""
 
-from metarun.cli import main
+import sys
+
+COMPUTING = ("train", "eval", "doctor")  # the commands that are worth a restart with large pages
+
+
+def main() -> None:
+    """Run the command line."""
+    if len(sys.argv) > 1 and sys.argv[1] in COMPUTING:
+        from metarun import memory
+
+        memory.use_large_pages()
+    from metarun import cli
+
+    cli.main()
+
 
 if __name__ == "__main__":
     main()

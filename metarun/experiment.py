@@ -1,7 +1,6 @@
 """One run: select the accelerator, open the directory, build everything, train the stages, measure, save."""
 
 import logging
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +129,7 @@ def take_up(session: Session) -> dict[str, Checkpoint]:
     for stage in session.config.stages:
         with session.run.checkpoints(stage.name, session.config.checkpoint.keep) as stage_checkpoints:
             if not finished:
-                shutil.rmtree(stage_checkpoints.folder, ignore_errors=True)
+                stage_checkpoints.clear()
             elif found := stage_checkpoints.newest_valid():
                 begun[stage.name], saved = found, read_facts(found).metrics_bytes
         finished = stage.name in begun and begun[stage.name].step == stage.training.steps

@@ -2,6 +2,7 @@
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -17,13 +18,17 @@ def write(session: Session, trained: dict[str, Trained]) -> None:
     rows = metrics.read(session.run.metrics.path)
     selection = session.problem.family.objective.selection
     for index, stage in enumerate(session.config.stages):
-        own = [row for row in rows if row["stage"] == stage.name]
         pictures.write_figure(
             folder / f"{stage.name}-curves.png",
-            functools.partial(pictures.draw_curves, rows=own, selection=selection),
+            functools.partial(pictures.draw_curves, rows=rows_of(stage.name, rows), selection=selection),
             size=(9.0, 3.8),
         )
         write_episode(session, index, trained[stage.name].weights, folder / f"{stage.name}-episode.png")
+
+
+def rows_of(stage: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl that are of a stage."""
+    return [row for row in rows if row["stage"] == stage]
 
 
 def write_episode(session: Session, index: int, weights: base.Weights, path: Path) -> None:

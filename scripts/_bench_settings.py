@@ -56,7 +56,8 @@ def encode(setting: Setting) -> str:
 
 
 def serve(prepare: Callable[[Setting], tuple[Callable[[int], None], dict[str, Any]]]) -> None:
-    """A worker: says what `prepare` knows of the setting, then takes as many steps as each line of stdin asks for.
+    """A worker: says what `prepare` knows of the setting, then takes as many steps as each line of stdin asks for,
+    after one that is not timed.
 
     Args:
       prepare: setting -> (function that takes so many steps, facts for the report).
@@ -65,6 +66,7 @@ def serve(prepare: Callable[[Setting], tuple[Callable[[int], None], dict[str, An
     answer(facts)
     for line in sys.stdin:
         count = json.loads(line)
+        take_steps(1)  # untimed: after the other side's turn, caches and memory are the other's
         started = time.perf_counter()
         take_steps(count)
         seconds = (time.perf_counter() - started) / count

@@ -9,6 +9,9 @@ METARUN_TORCH_PYTHON is a Python that has it. Without torch, metarun is timed al
 
 pip takes torch from its configured index. On Linux that may bring the CUDA libraries too: PIP_INDEX_URL can name
 an index of CPU wheels.
+
+Each side runs as it comes: metarun asks glibc for large pages when it starts (`metarun.memory`), torch does not.
+--large-pages gives them to torch too.
 """
 
 import argparse
@@ -26,6 +29,8 @@ from typing import Any
 
 import _bench_settings
 from _bench_settings import Setting
+
+from metarun import memory
 
 SCRIPTS = Path(__file__).resolve().parent
 TORCH_ENVIRONMENT = SCRIPTS.parent / ".venv-torch"
@@ -56,11 +61,13 @@ class Worker:
 
     def __init__(self, command: list[str], setting: Setting) -> None:
         self.name = Path(command[-1]).name
+        ours = self.name == "_bench_metarun.py"
         self.process = subprocess.Popen(
             [*command, _bench_settings.encode(setting)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env=memory.with_large_pages(os.environ) if ours else None,  # as `metarun train` starts itself
         )
         self.facts = self.receive()
 
@@ -182,7 +189,7 @@ def side_commands() -> dict[str, list[str]]:
 def measure(quick: bool) -> dict[str, Any]:
     """Everything that the report holds."""
     commands, facts = side_commands(), machine()
-    repeats, seconds = (3, 0.5) if quick else (7, 2.0)
+    repeats, seconds = (3, 2.0) if quick else (5, 4.0)
     main = [_bench_settings.SINUSOID, _bench_settings.FIVE_WAY]
     main += [] if quick else [_bench_settings.TWENTY_WAY]
     peak = subprocess.run([*commands["metarun"], "peak"], check=True, stdout=subprocess.PIPE, text=True)
@@ -219,10 +226,15 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="fewer and smaller settings, fewer repeats")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number there")
+    parser.add_argument(
+        "--large-pages", action="store_true", help="for torch too; metarun always asks for them itself"
+    )
     parser.add_argument("--install-torch", action="store_true", help="make .venv-torch first")
     arguments = parser.parse_args()
     if arguments.install_torch:
         install_torch()
+    if arguments.large_pages:
+        os.environ.update(memory.with_large_pages(os.environ))
     with tempfile.TemporaryDirectory() as cache:
         os.environ["METARUN_CACHE"] = cache  # nothing compiled before: compilation is measured too
         report = measure(arguments.quick)

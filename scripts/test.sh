@@ -13,11 +13,13 @@ source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/_environment.sh"
 
 prepare_environment "test${METARUN_EXTRAS:+,$METARUN_EXTRAS}"
 cd "$root"
+parallel=(-n auto --maxprocesses 8) # each process holds a jax of its own
 case ${1-} in
     --fault | --reproduction)
-        suite=(-m "${1#--}")
+        suite=("${parallel[@]}" -m "${1#--}")
         shift
         ;;
-    *) suite=(-n auto --maxprocesses 8 -m "not fault and not reproduction") ;; # each process holds a jax of its own
+    # The tests of a file share what they have compiled.
+    *) suite=("${parallel[@]}" --dist loadfile -m "not fault and not reproduction") ;;
 esac
 exec "$environment/bin/python" -m pytest "${suite[@]}" "$@"

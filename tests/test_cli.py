@@ -16,7 +16,7 @@ import pytest
 from test_experiment import SINGLE, load, read_json
 
 import metarun
-from metarun import cli, config, errors, experiment, plugins
+from metarun import assessment, cli, config, errors, experiment, plugins
 from metarun.cli import failures
 from metarun.cli.application import config_name
 from metarun.runs import checkpoints
@@ -295,7 +295,7 @@ def test_eval_refuses_a_change_of_what_was_trained(metarun_, trained):
 def test_a_result_that_is_not_finite_is_still_json(metarun_, trained, monkeypatch):
     result = read_json(trained / "result.json")
     result["stages"]["maml"]["inductive"]["adapted"]["loss"] = {"mean": float("inf"), "ci95": float("nan")}
-    monkeypatch.setattr(experiment, "evaluate", lambda *_: experiment.Outcome(trained, result))
+    monkeypatch.setattr(assessment, "evaluate", lambda *_: assessment.Outcome(trained, result))
     said = metarun_("eval", trained, "--json")
     assert said.code == 0
     loss = json.loads(said.out[0], parse_constant=pytest.fail)["stages"]["maml"]["inductive"]["adapted"][

@@ -174,7 +174,7 @@ def test_a_split_that_the_family_does_not_have_is_refused(tmp_path):
     run_config = load(tmp_path, SINGLE, "evaluation.split=validation")
     judge = measuring.Judge(labelled(), {"train": (), "test": ()}, {})
     with pytest.raises(errors.ConfigError, match="no validation split") as raised:
-        assessment.measure(run_config, labelled(), judge, {}, Progress())
+        assessment.measure(run_config, assessment.Problem(labelled(), {}, judge), {}, Progress())
     assert "train, test" in raised.value.remedy
 
 

@@ -247,7 +247,7 @@ def test_a_run_that_fails_says_so_and_keeps_the_traceback_in_its_log(tmp_path, m
     def broken(*_):
         raise RuntimeError("this is what went wrong")
 
-    monkeypatch.setattr(experiment, "measure", broken)
+    monkeypatch.setattr(assessment, "measure", broken)
     with pytest.raises(RuntimeError):
         train(tmp_path / "run", SINGLE, "training.steps=4", "evaluation.every=null")
     status = read_json(tmp_path / "run/status.json")

@@ -13,11 +13,12 @@ FILES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path i
 MODULES = {name.removesuffix("__init__").rstrip("."): path for name, path in FILES.items()}  # "" is metarun
 
 # What each part may import of metarun beside itself. A part that is not here may import what it likes.
-FOUNDATION = {"base", "errors", "locations", "losses", "ranges", "trees"}
+FOUNDATION = {"base", "errors", "locations", "losses", "memory", "ranges", "trees"}
 ALLOWED = {
     "base": set(),
     "errors": set(),
     "locations": set(),
+    "memory": set(),
     "ranges": set(),
     "losses": {"base"},
     "trees": {"base"},

@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -102,20 +101,8 @@ def test_a_run_without_a_line_of_metrics_is_an_empty_figure(tmp_path):
     assert path.is_file()
 
 
-def test_only_the_lines_of_a_stage_are_in_its_curves(tmp_path, monkeypatch):
-    drawn = {}
-    monkeypatch.setattr(
-        pictures, "draw_curves", lambda figure, rows, selection: drawn.setdefault(len(drawn), rows)
-    )
-    rows = [row(1, loss=1.0) | {"stage": name} for name in ("first", "second", "first")]
-    monkeypatch.setattr(run_pictures.metrics, "read", lambda path: rows)
-    stages = [SimpleNamespace(name="first"), SimpleNamespace(name="second")]
-    family = SimpleNamespace(objective=SimpleNamespace(selection="loss"), draw=None)
-    session = SimpleNamespace(
-        run=SimpleNamespace(path=tmp_path, metrics=SimpleNamespace(path=tmp_path)),
-        config=SimpleNamespace(stages=stages),
-        family=family,
-        judge=SimpleNamespace(family=family),
-    )
-    run_pictures.write(session, {})
-    assert [len(part) for part in drawn.values()] == [2, 1]
+def test_only_the_lines_of_a_stage_are_in_its_curves():
+    rows = [
+        row(number, loss=1.0) | {"stage": name} for number, name in enumerate(("first", "second", "first"))
+    ]
+    assert [line["step"] for line in run_pictures.rows_of("first", rows)] == [0, 2]

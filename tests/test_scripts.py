@@ -319,16 +319,14 @@ def test_a_relative_environment_belongs_to_the_callers_folder(machine):
 @pytest.mark.parametrize(
     ("arguments", "received"),
     [
-        (
-            ("-k", "maml"),
-            ["-n", "auto", "--maxprocesses", "8", "-m", "not fault and not reproduction", "-k", "maml"],
-        ),
+        (("-k", "maml"), ["--dist", "loadfile", "-m", "not fault and not reproduction", "-k", "maml"]),
         (("--fault", "-x"), ["-m", "fault", "-x"]),
         (("--reproduction",), ["-m", "reproduction"]),
     ],
 )
 def test_each_suite_runs_in_the_repository_with_the_callers_arguments(machine, arguments, received):
-    assert machine.succeed("test.sh", *arguments) == [str(machine.repository), *received]
+    parallel = ["-n", "auto", "--maxprocesses", "8"]
+    assert machine.succeed("test.sh", *arguments) == [str(machine.repository), *parallel, *received]
     assert machine.installs()[0].endswith("[test]")
 
 

@@ -73,6 +73,12 @@ class Checkpoints:
                 raise
             logger.warning("%s", failure)  # the error that ended the `with` matters more
 
+    def clear(self) -> None:
+        """Removes every checkpoint of the stage: it is to be trained again from its start."""
+        self.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._cleaned = False
+
     def steps(self) -> list[int]:
         """The steps that have a folder, oldest first; whether they are valid is for `verify` to say."""
         with files.storage_errors(self.folder):
