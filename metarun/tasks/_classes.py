@@ -64,6 +64,7 @@ def draw(figure, episode: base.Episode, predictors) -> None:
     ways = int(episode.support.targets.max()) + 1
     labels = jnp.argmax(predictors[max(predictors)](episode.query.inputs), axis=-1)
     shots, queries = (min(part.targets.shape[0] // ways, 8) for part in (episode.support, episode.query))
+    figure.set_size_inches(1.5 + 1.1 * max(shots + queries, 3), 0.6 + 1.1 * ways)
     grid = figure.subplots(ways, shots + queries, squeeze=False)
     figure.suptitle("support | query with its predicted class (red: wrong)")
     for row in range(ways):
