@@ -48,6 +48,11 @@ def spoken(values: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in shown.items())
 
 
+def rounded(speed: float) -> str:
+    """Whole numbers from 100 on, else three digits: `1,798`, `4.25`."""
+    return f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}"
+
+
 class Rate:
     """Steps and tasks a second since the stage began, or went on."""
 
@@ -59,7 +64,7 @@ class Rate:
 
     def __str__(self) -> str:
         speed = self.steps / max(self.seconds, 1e-9)
-        return f"{speed:,.3g} steps/s, {speed * self.tasks_per_step:,.4g} tasks/s"
+        return f"{rounded(speed)} steps/s, {rounded(speed * self.tasks_per_step)} tasks/s"
 
 
 class Plain(Progress):

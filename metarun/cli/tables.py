@@ -41,7 +41,8 @@ def stage_rows(name: str, stage: dict[str, Any], modes: list[str]) -> list[tuple
         for learner, part in stage[mode].items():
             if learner == "inner_steps":
                 rows += [
-                    (name, mode, f"after {count} inner steps", metrics) for count, metrics in part.items()
+                    (name, mode, f"after {count} inner step{'s' * (count != '1')}", metrics)
+                    for count, metrics in part.items()
                 ]
             else:
                 rows.append((name, mode, learner, part))
