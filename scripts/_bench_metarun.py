@@ -91,10 +91,13 @@ def prepare(setting: Setting) -> tuple[Callable[[int], None], dict[str, Any]]:
 
     def take_steps(count: int) -> None:
         nonlocal state, first
-        state, _, finite = program.run(state, first, count)
-        if not finite:
-            raise FloatingPointError(f"{setting.name}: not finite after step {first}")
-        first += count
+        end = first + count
+        while first < end:  # in chunks as long as those of `metarun train`
+            steps = min(training.CAPACITY, end - first)
+            state, _, finite = program.run(state, first, steps)
+            if not finite:
+                raise FloatingPointError(f"{setting.name}: not finite after step {first}")
+            first += steps
 
     return take_steps, {
         "version": jax.__version__,

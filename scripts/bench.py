@@ -36,7 +36,6 @@ SCRIPTS = Path(__file__).resolve().parent
 TORCH_ENVIRONMENT = SCRIPTS.parent / ".venv-torch"
 TORCH = "torch>=2.13"
 SIDES = ("metarun", "torch")
-MOST_STEPS = 1000  # of one repeat: what the program of metarun takes at once
 HEADER = (
     "setting",
     "metarun s/step",
@@ -114,7 +113,7 @@ def compare(commands: dict[str, list[str]], setting: Setting, repeats: int, seco
 def affordable(worker: Worker, seconds: float) -> int:
     """How many steps last about `seconds`; the first ones warm the worker up."""
     worker.take(1)
-    return max(1, min(MOST_STEPS, round(seconds / worker.take(3)["seconds"])))
+    return max(1, round(seconds / worker.take(3)["seconds"]))
 
 
 def row(result: Result, peak: float) -> tuple[str, ...]:

@@ -56,17 +56,21 @@ def build(config: Config, model: base.Model, objective: base.Objective, earlier=
         return objective.loss(model.apply(params, support.inputs, reference=support.inputs), support.targets)
 
     def adapt(weights: base.Weights, support: base.Examples) -> Learner:
-        def step(params, _):
+        def step(params):
             gradient = jax.grad(support_loss)(params, support)
             if config.inner_clip_norm is not None:
                 gradient = trees.clip_norm(gradient, config.inner_clip_norm)
             if config.order == "first":
                 gradient = jax.lax.stop_gradient(gradient)
-            return trees.descend(params, gradient, config.inner_lr), None
+            return trees.descend(params, gradient, config.inner_lr)
 
-        unroll = config.inner_steps if config.loop == "unroll" else 1
         step = jax.checkpoint(step) if config.rematerialise else step
-        params, _ = jax.lax.scan(step, weights.trained, length=config.inner_steps, unroll=max(unroll, 1))
+        params = weights.trained
+        if config.loop == "scan":
+            params, _ = jax.lax.scan(lambda params, _: (step(params), None), params, length=config.inner_steps)
+        else:
+            for _ in range(config.inner_steps):  # under vmap the first step still has the tasks' common weights
+                params = step(params)
         return Learner(params, support.inputs)
 
     def predict(learner: Learner, inputs):

@@ -45,8 +45,10 @@ def build(config: Config) -> base.TaskFamily:
         phase = uniform(phase_key, (), config.phase)
         inputs = uniform(inputs_key, (config.shots + config.queries, 1), config.inputs)
         targets = amplitude * jnp.sin(inputs - phase)
-        noise = config.noise * jax.random.normal(noise_key, (config.shots, 1))
-        support = base.Examples(inputs[: config.shots], targets[: config.shots] + noise)
+        support_targets = targets[: config.shots]
+        if config.noise:
+            support_targets += config.noise * jax.random.normal(noise_key, (config.shots, 1))
+        support = base.Examples(inputs[: config.shots], support_targets)
         query = base.Examples(inputs[config.shots :], targets[config.shots :])
         return base.Episode(support, query, {"amplitude": amplitude, "phase": phase})
 
