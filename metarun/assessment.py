@@ -142,6 +142,8 @@ def measure(
         )
     keys = evaluation.episode_keys(wanted.seed, wanted.split, wanted.episodes)
     data = judge.data[wanted.split]
+    groups = evaluation.episode_groups(judge.family, data, keys)
+    names = judge.family.groups.names if judge.family.groups else ()
     results, values = {}, {}
     for index, stage in enumerate(run_config.stages):
         if stage.name not in trained:
@@ -152,8 +154,8 @@ def measure(
         measuring.check_ways(judge, problem.family, next(iter(chosen.values())), weights)
         at_once = stage.training.task_chunk or stage.training.tasks_per_step
         measured = evaluation.make_measure(chosen, judge.family, at_once)(weights, data, keys)
-        results[stage.name] = {"step": trained[stage.name].step, **measuring.layout(measured)}
-        values[stage.name] = measuring.columns(measured)
+        results[stage.name] = {"step": trained[stage.name].step, **measuring.layout(measured, names, groups)}
+        values[stage.name] = measuring.columns(measured) | ({} if groups is None else {"group": groups})
     episodes = {
         "count": wanted.episodes,
         "hash": evaluation.episodes_hash(judge.family, data, keys, judge.recipe),

@@ -31,18 +31,49 @@ class Objective(NamedTuple):
     """What "good" means in a task family."""
 
     loss: Callable[[PyTree, PyTree], Any]  # (outputs, targets) -> scalar, the mean over the examples
+    training_metrics: Callable[[PyTree, PyTree], dict[str, Any]]
+    # (outputs, targets) -> {name: scalar}: noted at every training step, of the outputs that the loss is taken of
     metrics: Callable[[Callable[[PyTree], PyTree], Examples], dict[str, Any]]
-    # (predict, query) -> {name: scalar}: gets the adapted predictor, so that a family can decode a
-    # sentence step by step, whatever the algorithm is
+    # (predict, query) -> {name: scalar}, in evaluation: gets the adapted predictor, so that a family can decode a
+    # sentence step by step, whatever the algorithm is; with `score`, arrays of any shape
     selection: str = "loss"  # the metric by which the best checkpoint is chosen, on the validation split
     higher_is_better: bool = False
+    score: Callable[[Mapping[str, Any]], Mapping[str, float]] | None = None
+    # on the host, for what no compiled program can do: what `metrics` gave of ONE episode, as numpy arrays ->
+    # {name: scalar}, which is what counts then
 
 
 class Spec(NamedTuple):
     """The static facts of a task family that a model is built from."""
 
-    input_shape: tuple[int, ...]  # of one example: (feature,) or (height, width, channel)
-    output_size: int  # ways of a classification, dimensions of a regression
+    input_shape: tuple[
+        int, ...
+    ]  # of one example: (feature,), (height, width, channel), or (token,) of a sequence
+    output_size: int  # ways of a classification, dimensions of a regression, tokens of the target vocabulary
+    vocabulary: int | None = None  # sequences only: inputs are tokens, whole numbers below it
+
+
+class Pictures(NamedTuple):
+    """How a picture file becomes an input of the family, float32 [height, width, channel] in [0, 1]."""
+
+    inverted: bool = False  # dark is 1, as in drawings on paper
+
+
+class Sentences(NamedTuple):
+    """How text becomes inputs and targets of the family, and outputs text again."""
+
+    encode: Callable[[list[str], list[str]], Examples]
+    # (sources, targets) -> numpy Examples as the family's own; a target is "" where it is not known
+    decode: Callable[[Callable[[PyTree], PyTree], PyTree], Any]
+    # (predict, inputs) -> int32 [example, token]: what the learner says, token by token; jittable
+    spell: Callable[[Any], list[str]]  # int32 [example, token] -> sentences
+
+
+class Groups(NamedTuple):
+    """Kinds of tasks that are reported one by one: the pairs of digits, the modes of a mixture."""
+
+    names: tuple[str, ...]
+    index: Callable[[PyTree], Any]  # facts of ONE episode -> int32, which of the names it is
 
 
 class TaskFamily(NamedTuple):
@@ -55,6 +86,8 @@ class TaskFamily(NamedTuple):
     spec: Spec
     draw: Callable[[Any, Episode, Mapping[int, Callable]], None] | None = None
     # (matplotlib figure, episode, {inner steps: predict}) -> None: a picture of one episode
+    groups: Groups | None = None  # of tasks, if there are any
+    form: Pictures | Sentences | None = None  # of one input; None: a vector of numbers
 
 
 class Model(NamedTuple):

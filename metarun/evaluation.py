@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 from scipy.special import stdtrit
 
 from metarun import base
@@ -72,6 +72,19 @@ def episodes_hash(
     return digest.hexdigest()[:16]
 
 
+def episode_groups(
+    family: base.TaskFamily, data: PyTree, keys: Key[Array, "episode"]
+) -> Int[np.ndarray, "episode"] | None:
+    """Which of the family's groups every episode belongs to; None without groups."""
+    groups = family.groups
+    if groups is None:
+        return None
+    indices = jax.jit(
+        lambda keys: jax.lax.map(lambda key: groups.index(family.sample(data, key).facts), keys)
+    )
+    return np.asarray(indices(keys))
+
+
 def make_measure(variants: Mapping[str, base.Algorithm], family: base.TaskFamily, at_once: int) -> Callable:
     """(weights, data[split], keys [episode]) -> Values: every variant on every episode, in one program.
 
@@ -95,12 +108,21 @@ def make_measure(variants: Mapping[str, base.Algorithm], family: base.TaskFamily
     def measure(weights: base.Weights, data: PyTree, keys: Key[Array, "episode"]) -> Values:
         count = keys.shape[0]
         filled = jnp.arange(-(-count // at_once) * at_once) % count  # the list again fills the last batch
-        columns = jax.device_get(all_episodes(weights, data, keys[filled]))
+        batches = jax.device_get(all_episodes(weights, data, keys[filled]))
+        columns = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:count], batches)
         return {  # in the order of the variants: jax has sorted the keys
-            variant: {
-                name: np.asarray(column).reshape(-1)[:count] for name, column in columns[variant].items()
-            }
-            for variant in variants
+            variant: scored(family.objective, columns[variant]) for variant in variants
         }
 
     return measure
+
+
+def scored(objective: base.Objective, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """{metric: [episode]} of what the program gave, {name: [episode, ...]}."""
+    if objective.score is None:
+        return columns
+    count = len(next(iter(columns.values())))
+    scores = [
+        objective.score({name: column[index] for name, column in columns.items()}) for index in range(count)
+    ]
+    return {name: np.array([score[name] for score in scores]) for name in scores[0]}

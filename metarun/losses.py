@@ -1,5 +1,7 @@
 """Losses and the metrics that go with them, each over the examples of one task."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -28,20 +30,23 @@ def mean_squared_error(
 def classification() -> base.Objective:
     """Cross-entropy on integer labels; selects the checkpoint with the highest accuracy."""
 
-    def metrics(predict, query: base.Examples):
-        logits = predict(query.inputs)
-        return {
-            "loss": cross_entropy(logits, query.targets),
-            "accuracy": accuracy(logits, query.targets),
-        }
+    def of_outputs(logits, labels):
+        return {"loss": cross_entropy(logits, labels), "accuracy": accuracy(logits, labels)}
 
-    return base.Objective(cross_entropy, metrics, selection="accuracy", higher_is_better=True)
+    return base.Objective(
+        cross_entropy, of_outputs, after_predict(of_outputs), selection="accuracy", higher_is_better=True
+    )
 
 
 def regression() -> base.Objective:
     """Mean squared error; selects the checkpoint with the lowest."""
 
-    def metrics(predict, query: base.Examples):
-        return {"loss": mean_squared_error(predict(query.inputs), query.targets)}
+    def of_outputs(outputs, targets):
+        return {"loss": mean_squared_error(outputs, targets)}
 
-    return base.Objective(mean_squared_error, metrics)
+    return base.Objective(mean_squared_error, of_outputs, after_predict(of_outputs))
+
+
+def after_predict(of_outputs: Callable) -> Callable:
+    """Metrics (predict, query) of an objective whose queries are answered all at once."""
+    return lambda predict, query: of_outputs(predict(query.inputs), query.targets)

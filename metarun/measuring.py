@@ -8,6 +8,7 @@ import dataclasses
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from metarun import base, building, errors, evaluation
 from metarun.base import PyTree
@@ -79,13 +80,34 @@ def check_ways(
         )
 
 
-def layout(values: evaluation.Values) -> dict[str, Any]:
-    """{mode: {"unadapted": ..., "adapted": ..., "inner_steps": {count: ...}}} of means and intervals."""
+def layout(
+    values: evaluation.Values, names: tuple[str, ...] = (), groups: np.ndarray | None = None
+) -> dict[str, Any]:
+    """{mode: {"unadapted": ..., "adapted": ..., "inner_steps": {count: ...}, "groups": {name: {variant: ...}}}}.
+
+    The innermost are means and intervals. A group is there if it has two episodes or more.
+
+    Args:
+      names: of the groups of tasks.
+      groups: which of them each episode belongs to, [episode].
+    """
     result: dict[str, Any] = {}
     for variant, columns in evaluation.summarise(values).items():
         mode, name = variant.split("/")
         place = result.setdefault(mode, {})
         (place.setdefault("inner_steps", {}) if name.isdecimal() else place)[name] = columns
+    if groups is None:
+        return result
+    for index, name in enumerate(names):
+        members = groups == index
+        if members.sum() < 2:
+            continue
+        within = {
+            variant: {m: column[members] for m, column in part.items()} for variant, part in values.items()
+        }
+        for mode, place in layout(within).items():
+            place.pop("inner_steps", None)
+            result[mode].setdefault("groups", {})[name] = place
     return result
 
 

@@ -217,7 +217,7 @@ def test_the_outer_loss_is_the_query_loss_of_what_adapt_and_predict_give(mode):
 
 def test_adaptation_sees_neither_the_query_nor_the_facts():
     network = Network("mlp")
-    watched = network.objective._replace(metrics=lambda predict, query: {"outputs": predict(query.inputs)})
+    watched = network.objective._replace(training_metrics=lambda outputs, targets: {"outputs": outputs})
     algorithm = build(network.model, watched, inner_steps=2)
     inputs, targets = network.episode.query
 

@@ -67,9 +67,13 @@ def build(config: Config, model: base.Model, objective: base.Objective, earlier=
         step = jax.checkpoint(step) if config.rematerialise else step
         params = weights.trained
         if config.loop == "scan":
-            params, _ = jax.lax.scan(lambda params, _: (step(params), None), params, length=config.inner_steps)
+            params, _ = jax.lax.scan(
+                lambda params, _: (step(params), None), params, length=config.inner_steps
+            )
         else:
-            for _ in range(config.inner_steps):  # under vmap the first step still has the tasks' common weights
+            for _ in range(
+                config.inner_steps
+            ):  # under vmap the first step still has the tasks' common weights
                 params = step(params)
         return Learner(params, support.inputs)
 
@@ -79,7 +83,7 @@ def build(config: Config, model: base.Model, objective: base.Objective, earlier=
     def loss(weights: base.Weights, episode: base.Episode, key):
         learner = adapt(weights, episode.support)
         outputs = predict(learner, episode.query.inputs)
-        metrics = objective.metrics(lambda _: jax.lax.stop_gradient(outputs), episode.query)
+        metrics = objective.training_metrics(jax.lax.stop_gradient(outputs), episode.query.targets)
         return objective.loss(outputs, episode.query.targets), metrics
 
     return base.Algorithm(init, loss, adapt, predict)

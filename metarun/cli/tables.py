@@ -28,6 +28,8 @@ def print_result(result: dict[str, Any]) -> None:
     cells = [[*row[:3], *(spoken(row[3].get(name)) for name in names)] for row in rows]
     episodes = result["episodes"]
     typer.echo(aligned([header, *cells]))
+    if any("groups" in stage[mode] for stage in stages.values() for mode in result["modes"]):
+        print_groups(result)
     typer.echo(
         f"{episodes['count']} {result['split']} episodes ({episodes['hash']}), step {result['step']}, "
         "mean ± 95 % confidence interval"
@@ -39,6 +41,8 @@ def stage_rows(name: str, stage: dict[str, Any], modes: list[str]) -> list[tuple
     rows = []
     for mode in modes:
         for learner, part in stage[mode].items():
+            if learner == "groups":
+                continue
             if learner == "inner_steps":
                 rows += [
                     (name, mode, f"after {count} inner step{'s' * (count != '1')}", metrics)
@@ -47,6 +51,20 @@ def stage_rows(name: str, stage: dict[str, Any], modes: list[str]) -> list[tuple
             else:
                 rows.append((name, mode, learner, part))
     return rows
+
+
+def print_groups(result: dict[str, Any]) -> None:
+    """A line a stage, mode, kind of task and learner."""
+    rows = [
+        (name, mode, group, learner, metrics)
+        for name, stage in result["stages"].items()
+        for mode in result["modes"]
+        for group, learners in stage[mode].get("groups", {}).items()
+        for learner, metrics in learners.items()
+    ]
+    names = list(dict.fromkeys(name for row in rows for name in row[4]))
+    cells = [[*row[:4], *(spoken(row[4].get(name)) for name in names)] for row in rows]
+    typer.echo("\n" + aligned([["stage", "mode", "task", "learner", *names], *cells]) + "\n")
 
 
 def spoken(interval: dict[str, float] | None) -> str:

@@ -129,7 +129,9 @@ def build(config: Config) -> base.TaskFamily:
         return _classes.to_episode(images, config.shots, facts)
 
     spec = base.Spec((config.size, config.size, 1), config.ways)
-    return base.TaskFamily(data, sample, losses.classification(), spec, _classes.draw)
+    return base.TaskFamily(
+        data, sample, losses.classification(), spec, _classes.draw, form=base.Pictures(inverted=True)
+    )
 
 
 def choose_classes(config: Config, alphabet, key):
