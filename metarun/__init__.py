@@ -1,3 +1,20 @@
 """metarun: a command-line experiment runner for meta-learning on JAX."""
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from metarun.prediction import TrainedRun
+
 __version__ = "0.1.0"
+
+
+def load(path: "Path | str", **choice: Any) -> "TrainedRun":
+    """A trained run, ready to adapt: `metarun.load(run).adapt(support).predict(inputs)`.
+
+    Imports jax only when it is called; see `metarun.prediction.load` for the arguments.
+    """
+    from metarun import prediction
+
+    return prediction.load(path, **choice)

@@ -68,12 +68,7 @@ def evaluate(path: Path, overrides: list[str], split: str | None, progress: Prog
     differences.refuse_other_changes(config.load(root / directory.CONFIG), run_config)
     device = parallel.select(run_config.accelerator)[0]
     problem = prepare(run_config, device)
-    trained: dict[str, Trained] = {}
-    for index, stage in enumerate(run_config.stages):
-        found = choose_checkpoint(root, stage.name, asked, run_config.evaluation.checkpoint)
-        if found is not None:
-            earlier = {name: part.weights for name, part in trained.items()}
-            trained[stage.name] = restore(run_config, index, problem, earlier, found, device)
+    trained = restore_stages(run_config, root, asked, problem, device, len(run_config.stages))
     if asked is not None:
         trained = {asked.parent.name: trained[asked.parent.name]}
     result, _ = measure(run_config, problem, trained, progress)
@@ -94,6 +89,24 @@ def choose_checkpoint(root: Path, stage: str, asked: Path | None, wanted: str) -
     if asked is not None:
         return saved.newest_valid()
     return (saved.best_valid() if wanted == "best" else None) or checkpoints.open_checkpoint(root, stage)
+
+
+def restore_stages(
+    run_config: config.RunConfig,
+    root: Path,
+    asked: Path | None,
+    problem: Problem,
+    device: jax.Device,
+    count: int,
+) -> dict[str, Trained]:
+    """The weights of the first `count` stages that have a checkpoint; `asked` is in the place of its stage's own."""
+    trained: dict[str, Trained] = {}
+    for index, stage in enumerate(run_config.stages[:count]):
+        found = choose_checkpoint(root, stage.name, asked, run_config.evaluation.checkpoint)
+        if found is not None:
+            earlier = {name: part.weights for name, part in trained.items()}
+            trained[stage.name] = restore(run_config, index, problem, earlier, found, device)
+    return trained
 
 
 def restore(
@@ -149,7 +162,9 @@ def measure(
         if stage.name not in trained:
             continue
         progress.measuring(stage.name, wanted.split, wanted.episodes)
-        chosen = measuring.variants(run_config, index, problem.family, wanted.modes, wanted.inner_steps)
+        chosen = measuring.variants(
+            run_config, index, problem.family, wanted.modes, wanted.inner_steps, judge.family.objective
+        )
         weights = trained[stage.name].weights
         measuring.check_ways(judge, problem.family, next(iter(chosen.values())), weights)
         at_once = stage.training.task_chunk or stage.training.tasks_per_step

@@ -41,6 +41,14 @@ class Objective(NamedTuple):
     score: Callable[[Mapping[str, Any]], Mapping[str, float]] | None = None
     # on the host, for what no compiled program can do: what `metrics` gave of ONE episode, as numpy arrays ->
     # {name: scalar}, which is what counts then
+    ways: int | None = (
+        None  # classes of an episode, whose targets are labels int32 from 0 to ways - 1, and outputs
+    )
+    # logits [example, way]; None: no classification
+    classes: int | None = (
+        None  # that the training split has in all: then facts["class"], int32 [way] and below this
+    )
+    # number, says in a training episode which of them each way is, for pooled pre-training
 
 
 class Spec(NamedTuple):
@@ -73,7 +81,7 @@ class Groups(NamedTuple):
     """Kinds of tasks that are reported one by one: the pairs of digits, the modes of a mixture."""
 
     names: tuple[str, ...]
-    index: Callable[[PyTree], Any]  # facts of ONE episode -> int32, which of the names it is
+    of: Callable[[PyTree], Any]  # facts of ONE episode -> int32, which of the names it is
 
 
 class TaskFamily(NamedTuple):
@@ -97,7 +105,7 @@ class Model(NamedTuple):
     normalise itself (transductive); the support inputs make it inductive. `condition` modulates.
     """
 
-    init: Callable[..., PyTree]  # (key, inputs) -> params
+    init: Callable[..., PyTree]  # (key, inputs, *, condition=None) -> params
     apply: Callable[..., PyTree]  # (params, inputs, *, condition=None, reference=None) -> outputs
     embed: Callable[..., PyTree]  # (params, inputs, *, condition=None, reference=None) -> [example, feature]
 

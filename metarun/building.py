@@ -29,6 +29,20 @@ def task_family(selection: Selection) -> base.TaskFamily:
         return plugins.load("task", selection.name).build(config)
 
 
+def task_outline(selection: Selection) -> base.TaskFamily:
+    """The family as in training, without its files where it can: `outline(config)` of a plug-in is what `build`
+    returns with `jax.ShapeDtypeStruct` for the arrays of `data`. Without it, the family is built.
+    """
+    module = plugins.load("task", selection.name)
+    if not hasattr(module, "outline"):
+        return task_family(selection)
+    with refusals("task"):
+        outline: base.TaskFamily = module.outline(
+            plugins.real_config("task", selection.name, selection.config)
+        )
+    return outline
+
+
 def judged_selection(selection: Selection, evaluation: Evaluation) -> Selection:
     """The task as in evaluation: its ways, shots and queries, where the evaluation sets its own.
 
@@ -57,16 +71,20 @@ def algorithm(
     family: base.TaskFamily,
     mode: str | None = None,
     inner_steps: int | None = None,
+    objective: base.Objective | None = None,
 ) -> base.Algorithm:
     """The algorithm of stage `index`, on top of those of the stages before it.
 
     Args:
       mode: what normalises the queries, here and in the earlier stages; None: as each stage trains.
       inner_steps: of this stage's inner loop; None: as configured.
+      objective: of the family as it is evaluated, perhaps in other ways than `family`, that of training, which
+        gives the models their shape; None: the objective of `family`.
     """
     stage = config.stages[index]
+    objective = objective or family.objective
     earlier = {
-        before.name: algorithm(config, position, family, mode)
+        before.name: algorithm(config, position, family, mode, objective=objective)
         for position, before in enumerate(config.stages[:index])
     }
     selection = stage.algorithm
@@ -75,7 +93,7 @@ def algorithm(
     options = plugins.real_config("algorithm", selection.name, selection.config)
     with refusals(f"algorithm of stage {stage.name}"):
         network = model(stage.model, family.spec, mode or stage.training.mode)
-        return plugins.load("algorithm", selection.name).build(options, network, family.objective, earlier)
+        return plugins.load("algorithm", selection.name).build(options, network, objective, earlier)
 
 
 def model(selection: Selection, spec: base.Spec, mode: str) -> base.Model:

@@ -79,9 +79,7 @@ def episode_groups(
     groups = family.groups
     if groups is None:
         return None
-    indices = jax.jit(
-        lambda keys: jax.lax.map(lambda key: groups.index(family.sample(data, key).facts), keys)
-    )
+    indices = jax.jit(lambda keys: jax.lax.map(lambda key: groups.of(family.sample(data, key).facts), keys))
     return np.asarray(indices(keys))
 
 

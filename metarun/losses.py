@@ -27,14 +27,25 @@ def mean_squared_error(
     return jnp.mean(jnp.square(outputs - targets))
 
 
-def classification() -> base.Objective:
-    """Cross-entropy on integer labels; selects the checkpoint with the highest accuracy."""
+def classification(ways: int, classes: int | None = None) -> base.Objective:
+    """Cross-entropy on integer labels; selects the checkpoint with the highest accuracy.
+
+    Args:
+      ways: classes of an episode.
+      classes: of the training split in all, where facts["class"] names them; without them no pooled pre-training.
+    """
 
     def of_outputs(logits, labels):
         return {"loss": cross_entropy(logits, labels), "accuracy": accuracy(logits, labels)}
 
     return base.Objective(
-        cross_entropy, of_outputs, after_predict(of_outputs), selection="accuracy", higher_is_better=True
+        cross_entropy,
+        of_outputs,
+        after_predict(of_outputs),
+        selection="accuracy",
+        higher_is_better=True,
+        ways=ways,
+        classes=classes,
     )
 
 

@@ -38,8 +38,14 @@ def variants(
     family: base.TaskFamily,
     modes: tuple[str, ...],
     curve: tuple[int, ...] = (),
+    objective: base.Objective | None = None,
 ) -> dict[str, base.Algorithm]:
-    """{variant: algorithm} of one stage. `family` is that of training: it gives the model its shape."""
+    """{variant: algorithm} of one stage.
+
+    Args:
+      family: that of training, which gives the model its shape.
+      objective: of the family as it is evaluated, perhaps in other ways; None: the objective of `family`.
+    """
     selection = config.stages[index].algorithm
     steps: dict[str, int | None] = {"adapted": None}
     if building.has_inner_steps(selection):
@@ -51,7 +57,7 @@ def variants(
             "leave evaluation.inner_steps out",
         )
     return {
-        f"{mode}/{name}": building.algorithm(config, index, family, mode, count)
+        f"{mode}/{name}": building.algorithm(config, index, family, mode, count, objective)
         for mode in modes
         for name, count in steps.items()
     }
@@ -60,18 +66,22 @@ def variants(
 def check_ways(
     judge: Judge, family: base.TaskFamily, algorithm: base.Algorithm, weights: base.Weights
 ) -> None:
-    """Refuse an evaluation in more ways than the learner has outputs. Computes nothing."""
+    """Refuse an evaluation in other ways than the learner has outputs. Computes nothing.
+
+    Args:
+      family: that of training.
+      algorithm: built for the judge's objective: one without an output a way follows its ways.
+    """
+    if judge.family.spec.output_size == family.spec.output_size:
+        return
     split = next(iter(judge.data))
     key = jax.random.key(0)
     episode = jax.eval_shape(judge.family.sample, judge.data[split], key)
-    trained = jax.eval_shape(family.sample, judge.data[split], key)
-    if judge.family.spec.output_size == family.spec.output_size:
-        return
 
-    def outputs(weights, support, inputs):
-        return algorithm.predict(algorithm.adapt(weights, support), inputs)
+    def outputs(weights, episode):
+        return algorithm.predict(algorithm.adapt(weights, episode.support), episode.query.inputs)
 
-    shape = jax.eval_shape(outputs, weights, trained.support, episode.query.inputs).shape
+    shape = jax.eval_shape(outputs, weights, episode).shape
     if shape[-1] != judge.family.spec.output_size:
         raise errors.ConfigError(
             f"the learner has {shape[-1]} outputs and cannot tell {judge.family.spec.output_size} classes apart",

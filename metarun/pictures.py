@@ -1,15 +1,39 @@
-"""Which pictures a run leaves: the curves of every stage, and one test episode as the family draws it."""
+"""Which pictures a run leaves: the curves of every stage, and one test episode as the family draws it.
+
+And the contact sheet of a prediction, which goes where its user says.
+"""
 
 import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from metarun import base, evaluation, measuring
 from metarun.assessment import Trained
 from metarun.runs import metrics, pictures
 from metarun.stages import Session
+
+SHEET_COLUMNS = 10  # pictures in a row of a contact sheet
+SHEET_PICTURES = 300  # of a block of a contact sheet; the rest is left out, and that is said
+CAPTION_LETTERS = 20  # of a line of a caption
+
+
+class Block(NamedTuple):
+    """Pictures of a contact sheet, each with its caption."""
+
+    pictures: np.ndarray  # float32 [example, height, width, channel] in [0, 1]
+    captions: list[str]  # [example]
+    right: list[bool] | None = None  # [example], whether a prediction is; None: not known
+
+
+class Sheet(NamedTuple):
+    """A contact sheet."""
+
+    support: Block  # with their classes
+    query: Block  # with the predicted classes
+    inverted: bool  # whether 1 is black
 
 
 def write(session: Session, trained: dict[str, Trained]) -> None:
@@ -48,7 +72,12 @@ def make_predictors(session: Session, index: int, weights: base.Weights, support
     wanted = session.config.evaluation
     options = session.config.stages[index].algorithm.config
     chosen = measuring.variants(
-        session.config, index, session.problem.family, wanted.modes[:1], wanted.inner_steps
+        session.config,
+        index,
+        session.problem.family,
+        wanted.modes[:1],
+        wanted.inner_steps,
+        session.problem.judge.family.objective,
     )
     predictors = {}
     for variant, algorithm in chosen.items():
@@ -60,3 +89,50 @@ def make_predictors(session: Session, index: int, weights: base.Weights, support
             jax.device_get(p(state, inputs))
         )
     return dict(sorted(predictors.items()))
+
+
+def write_sheet(path: Path, sheet: Sheet) -> None:
+    """A PNG file of the pictures as the learner saw them: the support, then the queries; wrong ones in red."""
+    rows = [
+        -(-min(len(block.captions), SHEET_PICTURES) // SHEET_COLUMNS)
+        for block in (sheet.support, sheet.query)
+    ]
+    size = (1.1 * SHEET_COLUMNS, 1.4 * sum(rows) + 0.8)
+
+    def draw(figure) -> None:
+        upper, lower = figure.subplots(2, 1, height_ratios=rows)
+        draw_block(upper, sheet.support, sheet.inverted, "support with its classes")
+        draw_block(lower, sheet.query, sheet.inverted, "query with predicted class and probability")
+
+    pictures.write_figure(path, draw, size)
+
+
+def draw_block(axes, block: Block, inverted: bool, title: str) -> None:
+    """Pictures in rows of SHEET_COLUMNS, each in a cell one wide and 1.35 high, with its caption below."""
+    shown = min(len(block.captions), SHEET_PICTURES)
+    for index in range(shown):
+        row, column = divmod(index, SHEET_COLUMNS)
+        picture = 1 - block.pictures[index] if inverted else block.pictures[index]
+        place = (column + 0.04, column + 0.96, 1.35 * row + 0.96, 1.35 * row + 0.04)
+        grey = picture.shape[-1] == 1
+        axes.imshow(picture[:, :, 0] if grey else picture, cmap="gray", vmin=0, vmax=1, extent=place)
+        wrong = block.right is not None and not block.right[index]
+        color = "crimson" if wrong else "black"
+        left, right, bottom, top = place
+        frame = {"color": color, "linewidth": 2.0} if wrong else {"color": "silver", "linewidth": 0.5}
+        axes.plot([left, right, right, left, left], [bottom, bottom, top, top, bottom], **frame)
+        caption = "\n".join(shortened(line) for line in block.captions[index].split("\n"))
+        caption = caption.replace("$", r"\$")  # no mathematics
+        axes.text(column + 0.5, 1.35 * row + 1.0, caption, ha="center", va="top", fontsize=6, color=color)
+    left_out = f" (first {shown} of {len(block.captions)})" if shown < len(block.captions) else ""
+    axes.set_title(title + left_out, loc="left", fontsize=9)
+    axes.set(xlim=(0, SHEET_COLUMNS), ylim=(1.35 * -(-shown // SHEET_COLUMNS), 0), aspect="equal")
+    axes.axis("off")
+
+
+def shortened(text: str) -> str:
+    """At most CAPTION_LETTERS letters, the middle left out: names often differ at their ends."""
+    if len(text) <= CAPTION_LETTERS:
+        return text
+    half = CAPTION_LETTERS // 2
+    return f"{text[: half - 1]}…{text[-half:]}"

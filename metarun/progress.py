@@ -6,6 +6,9 @@ from collections.abc import Mapping
 class Progress:
     """Says nothing. Subclasses show what interests them."""
 
+    def preparing(self, done: int, total: int, description: str) -> None:
+        """Long work on data, such as decoding pictures: `done` of `total`; 0 when that is not known."""
+
     def run_opened(self, path: str, devices: str, resumed: bool) -> None:
         """The run directory is there and locked."""
 

@@ -82,6 +82,7 @@ class StageRun:
         checkpoint = self.session.config.checkpoint
         with self.session.run.checkpoints(self.stage.name, checkpoint.keep) as self.saved:
             self.restore()
+            self.check_ways()
             logger.info("%s begins after step %d", self.stage.name, self.facts.step)
             self.session.progress.stage_started(
                 self.stage.name,
@@ -105,6 +106,20 @@ class StageRun:
             state = load(self.begun, jax.eval_shape(initial, *arguments))
             self.facts = read_facts(self.begun)
         self.state = parallel.replicate(state, self.loop.mesh)
+
+    def check_ways(self) -> None:
+        """Refuse before training what could not be evaluated after it."""
+        session = self.session
+        judged = measuring.variants(
+            session.config,
+            self.index,
+            session.problem.family,
+            session.config.evaluation.modes[:1],
+            objective=session.problem.judge.family.objective,
+        )
+        measuring.check_ways(
+            session.problem.judge, session.problem.family, next(iter(judged.values())), self.state.weights
+        )
 
     def advance_to_end(self) -> None:
         """Chunk after chunk, with what is due between them."""
@@ -172,9 +187,12 @@ class StageRun:
         session, config = self.session, self.session.config.evaluation
         if config.every is None or "validation" not in session.problem.data:
             return lambda: False
-        chosen = measuring.variants(session.config, self.index, session.problem.family, config.modes[:1])
+        judged = session.problem.judge.family
+        chosen = measuring.variants(
+            session.config, self.index, session.problem.family, config.modes[:1], objective=judged.objective
+        )
         at_once = self.stage.training.task_chunk or self.stage.training.tasks_per_step
-        measure = evaluation.make_measure(chosen, session.problem.judge.family, at_once)
+        measure = evaluation.make_measure(chosen, judged, at_once)
         keys = evaluation.episode_keys(config.seed, "validation", config.episodes)
 
         def validate() -> bool:

@@ -36,7 +36,7 @@ def random_pictures(setting: Setting) -> base.TaskFamily:
         return _classes.to_episode(_classes.rotate(pictures, turns), setting.shots, classes)
 
     spec = base.Spec((side, side, 1), setting.ways)
-    return base.TaskFamily({"train": table}, sample, losses.classification(), spec)
+    return base.TaskFamily({"train": table}, sample, losses.classification(setting.ways), spec)
 
 
 def task_family(setting: Setting) -> base.TaskFamily:

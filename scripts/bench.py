@@ -1,6 +1,7 @@
 """Time one outer step of second-order MAML beside a PyTorch loop over tasks that does the same work.
 
     python scripts/bench.py [--quick] [--json FILE] [--install-torch]
+    python scripts/bench.py --sampling [CONFIG ...]
 
 The metarun side is the program of `metarun train`, sampling and Adam included; the PyTorch side is
 `_bench_torch.py`. Both live in processes of their own and take turns, so that a busy machine hits both alike.
@@ -12,6 +13,9 @@ an index of CPU wheels.
 
 Each side runs as it comes: metarun asks glibc for large pages when it starts (`metarun.memory`), torch does not.
 --large-pages gives them to torch too.
+
+--sampling measures instead what drawing a step's tasks costs beside the whole training step: of the given configs,
+or of one config of every task family whose data is there.
 """
 
 import argparse
@@ -27,6 +31,7 @@ import venv
 from pathlib import Path
 from typing import Any
 
+import _bench_sampling
 import _bench_settings
 from _bench_settings import Setting
 
@@ -218,6 +223,15 @@ def render(report: dict[str, Any]) -> str:
     return "\n\n".join([heading, *tables])
 
 
+def sampling_table(configs: list[Path]) -> str:
+    """The sampling of each config beside its training step, for people; it runs as `metarun train` does."""
+    environment = memory.with_large_pages(os.environ)
+    facts = machine()
+    heading = f"{facts['processor']}, {facts['cores']} cores, load {facts['load']:.1f}"
+    rows = [_bench_sampling.HEADER, *_bench_sampling.report(configs, environment)]
+    return "\n\n".join([heading, table(rows)])
+
+
 def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(
@@ -229,6 +243,9 @@ def main() -> None:
         "--large-pages", action="store_true", help="for torch too; metarun always asks for them itself"
     )
     parser.add_argument("--install-torch", action="store_true", help="make .venv-torch first")
+    parser.add_argument(
+        "--sampling", type=Path, nargs="*", metavar="CONFIG", help="measure the sampling of these instead"
+    )
     arguments = parser.parse_args()
     if arguments.install_torch:
         install_torch()
@@ -236,6 +253,9 @@ def main() -> None:
         os.environ.update(memory.with_large_pages(os.environ))
     with tempfile.TemporaryDirectory() as cache:
         os.environ["METARUN_CACHE"] = cache  # nothing compiled before: compilation is measured too
+        if arguments.sampling is not None:
+            print(sampling_table(arguments.sampling))
+            return
         report = measure(arguments.quick)
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")

@@ -22,7 +22,7 @@ def labelled(ways: int = WAYS, queries: int = 4) -> base.TaskFamily:
         examples = base.Examples(10.0 * jax.nn.one_hot(labels, ways), labels)
         return base.Episode(examples, examples, jax.random.uniform(key))
 
-    return base.TaskFamily({"test": ()}, sample, losses.classification(), base.Spec((ways,), ways))
+    return base.TaskFamily({"test": ()}, sample, losses.classification(ways), base.Spec((ways,), ways))
 
 
 def predictor(predict) -> base.Algorithm:

@@ -77,7 +77,7 @@ def test_squared_error_is_the_mean_over_examples_and_dimensions():
 
 def test_classification_chooses_by_the_highest_accuracy_and_calls_the_predictor_once():
     calls = []
-    objective = losses.classification()
+    objective = losses.classification(3)
     metrics = objective.metrics(lambda inputs: calls.append(inputs) or LOGITS, Examples("inputs", LABELS))
     assert metrics == {
         "loss": losses.cross_entropy(LOGITS, LABELS),

@@ -77,6 +77,7 @@ def train(
         typer.echo(config.to_yaml(run_config), nl=False)
         return
     from metarun.cli import showing, tables
+    from metarun.data import watching
     from metarun.runs import directory
 
     name = config_name(config_file)
@@ -86,7 +87,7 @@ def train(
     if dry_run:
         typer.echo(experiment.dry_run(run_config))
         return
-    with showing.progress() as progress:
+    with showing.progress() as progress, watching.watched_by(progress.preparing):
         outcome = experiment.train(run_config, path, resume, sys.argv, progress)
     tables.print_result(outcome.result)
     typer.echo(str(outcome.path))
@@ -111,18 +112,93 @@ def evaluate(
 ) -> None:
     """Measure a run on its frozen episodes. Writes nothing to the run."""
     from metarun.cli import showing, tables
+    from metarun.data import watching
     from metarun.runs import directory, strict_json
 
     whole = run.resolve()
     directory.read_config(whole.parents[2] if whole.parent.parent.name == "checkpoints" else run)
     from metarun import assessment
 
-    with showing.progress() as progress:
+    with showing.progress() as progress, watching.watched_by(progress.preparing):
         outcome = assessment.evaluate(run, overrides or [], split, progress)
     if as_json:
         typer.echo(strict_json.encode(outcome.result))
     else:
         tables.print_result(outcome.result)
+
+
+@application.command()
+def predict(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN_OR_CHECKPOINT", help="A run, or RUN/checkpoints/STAGE/STEP.")
+    ],
+    support: Annotated[
+        Path, typer.Option(help="Class folders of pictures; CSV of inputs and targets; TSV of sentences.")
+    ],
+    more: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[QUERY | KEY=VALUE]...", help="More queries; overrides as of eval."),
+    ] = None,
+    query: Annotated[
+        list[Path] | None,
+        typer.Option(help="Pictures or a folder of them; CSV of inputs; text, or - for stdin."),
+    ] = None,
+    stage: Annotated[str | None, typer.Option(help="Default: the last one.")] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="inductive or transductive. Default: the first one of the evaluation.")
+    ] = None,
+    inner_steps: Annotated[int | None, typer.Option(help="Steps of adaptation. Default: as trained.")] = None,
+    as_json: Json = False,
+    csv: Annotated[Path | None, typer.Option(help="Write the predictions as CSV.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet of pictures as PNG.")] = None,
+) -> None:
+    """Adapt a run to your own examples, and label others. Writes nothing to the run."""
+    from metarun.runs import directory
+
+    whole = run.resolve()
+    directory.read_config(whole.parents[2] if whole.parent.parent.name == "checkpoints" else run)
+    overrides = [text for text in more or [] if re.match(r"[\w.]+=", text)]
+    queries = [*(query or []), *(Path(text) for text in more or [] if text not in overrides)]
+    from metarun import prediction
+    from metarun.cli import predict
+
+    trained = prediction.load(run, stage=stage, mode=mode, inner_steps=inner_steps, overrides=overrides)
+    answers = predict.answer(trained, support, queries)
+    predict.print_answers(trained, answers, as_json)
+    if csv is not None:
+        predict.write_csv(csv, answers)
+    if sheet is not None:
+        predict.write_sheet(sheet, answers)
+
+
+@application.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Finished runs; every stage counts.")],
+    mode: Annotated[
+        str | None, typer.Option(help="inductive or transductive. Default: the first one of the first run.")
+    ] = None,
+    learner: Annotated[
+        str, typer.Option(help="adapted, unadapted, or a number of inner steps that was measured.")
+    ] = "adapted",
+    metric: Annotated[str | None, typer.Option(help="Default: the first one that is not the loss.")] = None,
+    as_json: Json = False,
+    plot: Annotated[Path | None, typer.Option(help="Write a picture as PNG.")] = None,
+) -> None:
+    """Rank runs by paired differences on the same frozen episodes. Writes nothing to the runs."""
+    from metarun.runs import directory, strict_json
+
+    for run in runs:
+        directory.read_config(run)
+    from metarun import comparison
+    from metarun.cli import compare
+
+    found = comparison.compare(runs, comparison.Choice(mode, learner, metric))
+    if as_json:
+        typer.echo(strict_json.encode(found))
+    else:
+        compare.print_comparison(found)
+    if plot is not None:
+        compare.write_plot(plot, found)
 
 
 @application.command("list")

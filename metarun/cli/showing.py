@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from metarun.progress import Progress
@@ -70,8 +70,16 @@ class Rate:
 class Plain(Progress):
     """Lines for a log file: no escape codes, one about every ten seconds."""
 
+    def __init__(self) -> None:
+        self.prepared = time.monotonic()
+
     def say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
+
+    def preparing(self, done: int, total: int, description: str) -> None:
+        if time.monotonic() - self.prepared > LINE_SECONDS or done == total:
+            self.prepared = time.monotonic()
+            self.say(f"{description}: {done:,} of {total:,}" if total else f"{description}: {done:,}")
 
     def run_opened(self, path: str, devices: str, resumed: bool) -> None:
         self.say(f"{'resuming' if resumed else 'run'} {path} on {devices}")
@@ -103,6 +111,13 @@ class Terminal(Progress):
 
     def __init__(self, bar: Bar) -> None:
         self.bar, self.console = bar, bar.console
+        self.preparations: dict[str, TaskID] = {}
+
+    def preparing(self, done: int, total: int, description: str) -> None:
+        if description not in self.preparations:
+            line = self.bar.add_task(description, total=total or None, rate="", metrics="")
+            self.preparations[description] = line
+        self.bar.update(self.preparations[description], completed=done)
 
     def run_opened(self, path: str, devices: str, resumed: bool) -> None:
         self.console.print(f"{'resuming' if resumed else 'run'} {path} on {devices}", highlight=False)

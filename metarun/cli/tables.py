@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from dataclasses import MISSING
 from typing import Any
 
 import typer
@@ -98,5 +99,8 @@ def print_options(name: str) -> None:
         )
     for kind in kinds:
         typer.echo(f"{kind} {name}: {plugins.summary(kind, name)}")
-        rows = [[f"  {f.name}", f"{f.default}", f.description, f.comment] for f in plugins.fields(kind, name)]
+        rows = [
+            [f"  {f.name}", "required" if f.default is MISSING else f"{f.default}", f.description, f.comment]
+            for f in plugins.fields(kind, name)
+        ]
         typer.echo(aligned([["  option", "default", "allowed", "meaning"], *rows]))

@@ -19,6 +19,10 @@ from metarun.errors import DataError, StorageError
 # What zipfile raises on bytes that are not a good archive. RuntimeError: encryption and unknown methods.
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, RuntimeError)
 _ENCRYPTED = 0x1 | 0x40  # general purpose flags 0 and 6 (PKWARE APPNOTE 4.4.4)
+_CENTRAL_HEADER = b"PK\x01\x02"  # begins every entry of the directory (APPNOTE 4.3.12)
+# What a Mac or Windows leaves in archives that it packs: passed over, and never decompressed.
+_STRAY = re.compile(r"(.*/)?(__MACOSX(/.*)?|\._[^/]*|\.DS_Store|Thumbs\.db|desktop\.ini)")
+_CHUNK = 1 << 20  # bytes
 _BOUNDED_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile decompresses others without a bound
 
 
@@ -41,13 +45,15 @@ def read_members(
     """Yields (name, content) of every file in sorted order of the names, holding one content at a time.
 
     All members are checked before the first is read: each is a folder or a regular file whose whole name
-    matches `expected`. Raises DataError, whose third line is `remedy`, when the archive is missing, damaged
-    or hostile, and StorageError when it may not be read.
+    matches `expected`. Strays of a Mac or of Windows may lie among them, and are not read. Raises DataError, whose
+    third line is `remedy`, when the archive is missing, damaged or hostile, and StorageError when it may not be
+    read.
     """
     with _errors_for_the_user(path, remedy):
         size = _regular_file_size(path)
         if size > limits.total_bytes:
             raise _Refused(f"{size} bytes, more than the {limits.total_bytes} allowed")
+        _check_directory(path, limits)
         with zipfile.ZipFile(path) as archive:
             total = 0
             for member in _checked_files(archive.infolist(), expected, limits, size):
@@ -82,6 +88,17 @@ def _regular_file_size(path: Path) -> int:
     return status.st_size
 
 
+def _check_directory(path: Path, limits: Limits) -> None:
+    """Refuse a directory of too many entries before zipfile makes an object of each: 400 bytes for 47."""
+    entries, kept = 0, b""
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            entries += (kept + chunk).count(_CENTRAL_HEADER)
+            kept = chunk[1 - len(_CENTRAL_HEADER) :]
+    if entries > limits.members:
+        raise _Refused(f"{entries} members, more than the {limits.members} allowed")
+
+
 def _checked_files(
     members: list[zipfile.ZipInfo], expected: re.Pattern[str], limits: Limits, archive_bytes: int
 ) -> list[zipfile.ZipInfo]:
@@ -95,7 +112,8 @@ def _checked_files(
     for member in members:
         if fault := _fault(member, expected, limits):
             raise _Refused(f"member {member.orig_filename!r} {fault}")
-    return sorted((member for member in members if not member.is_dir()), key=lambda member: member.filename)
+    files = (member for member in members if not (member.is_dir() or _STRAY.fullmatch(member.filename)))
+    return sorted(files, key=lambda member: member.filename)
 
 
 def _fault(member: zipfile.ZipInfo, expected: re.Pattern[str], limits: Limits) -> str | None:
@@ -108,7 +126,7 @@ def _fault(member: zipfile.ZipInfo, expected: re.Pattern[str], limits: Limits) -
         "is a link or a device": kind not in (0, stat.S_IFDIR if member.is_dir() else stat.S_IFREG),
         "is encrypted": bool(member.flag_bits & _ENCRYPTED),
         "is compressed by a method other than deflate": member.compress_type not in _BOUNDED_METHODS,
-        "is not expected here": not (member.is_dir() or expected.fullmatch(name)),
+        "is not expected here": not (member.is_dir() or _STRAY.fullmatch(name) or expected.fullmatch(name)),
         "is too large": member.file_size > limits.member_bytes,
         "is compressed beyond reason": member.file_size > limits.ratio * member.compress_size,
     }

@@ -37,3 +37,25 @@ class Normalisation(nn.Module):
         mean = jnp.mean(source, axis=axes, keepdims=True)
         variance = jnp.mean(jnp.square(source - mean), axis=axes, keepdims=True)
         return (inputs - mean) * (jax.lax.rsqrt(variance + EPSILON) * scale) + offset
+
+
+class Modulation(nn.Module):
+    """Scales and offsets every channel by a linear map of one condition: FiLM (Perez et al. 2018, arXiv 1709.07871).
+
+    features · (1 + A·condition) + B·condition, so that a condition of zeros changes nothing. A and B start uniform in
+    ±1/√(size of the condition).
+    """
+
+    @nn.compact
+    def __call__(self, inputs: Float[Array, "example *position channel"], condition: Float[Array, "feature"]):
+        channels, bound = inputs.shape[-1], condition.shape[0] ** -0.5
+        everywhere = (1,) * (inputs.ndim - 1) + (channels,)
+
+        def initial(key, shape, dtype=jnp.float32):
+            return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+        scale, offset = (
+            (condition @ self.param(name, initial, (condition.shape[0], channels))).reshape(everywhere)
+            for name in ("scale_map", "offset_map")
+        )
+        return inputs * (1 + scale) + offset

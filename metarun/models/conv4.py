@@ -28,12 +28,12 @@ class Config:
 
 
 class Block(nn.Module):
-    """Convolution, normalisation, ReLU, and half the height and width."""
+    """Convolution, normalisation, modulation by a condition if there is one, ReLU, and half the height and width."""
 
     config: Config
 
     @nn.compact
-    def __call__(self, inputs, reference_count: int):
+    def __call__(self, inputs, reference_count: int, condition=None):
         config, channels = self.config, inputs.shape[-1]
         initial = nn.initializers.glorot_uniform()
         kernel = self.param("kernel", initial, (3, 3, channels, config.width))
@@ -43,6 +43,8 @@ class Block(nn.Module):
             bias = self.param("bias", nn.initializers.zeros, (config.width,))
             features = features + bias.reshape(1, 1, 1, -1)
         features = _normalisation.Normalisation(config.normalisation)(features, reference_count)
+        if condition is not None:
+            features = _normalisation.Modulation()(features, condition)
         features = jax.nn.relu(features)
         return features if strided else _convolution.max_pool(features)
 
@@ -57,16 +59,16 @@ class ConvolutionalNetwork(nn.Module):
         self.blocks = [Block(self.config) for _ in range(self.config.depth)]
         self.head = nn.Dense(self.output_size)
 
-    def embed(self, inputs, reference_count: int):
+    def embed(self, inputs, reference_count: int, condition=None):
         features = inputs
         for block in self.blocks:
-            features = block(features, reference_count)
+            features = block(features, reference_count, condition)
         if self.config.head == "mean":
             return features.mean(axis=(1, 2))
         return features.reshape(features.shape[0], -1)
 
-    def __call__(self, inputs, reference_count: int):
-        return self.head(self.embed(inputs, reference_count))
+    def __call__(self, inputs, reference_count: int, condition=None):
+        return self.head(self.embed(inputs, reference_count, condition))
 
 
 def build(config: Config, spec: base.Spec) -> base.Model:
@@ -85,4 +87,4 @@ def build(config: Config, spec: base.Spec) -> base.Model:
             f"not {spec.input_shape[:2]}"
         )
     module = ConvolutionalNetwork(config, spec.output_size)
-    return _flax.from_module(module, uses_batch_statistics=config.normalisation == "batch")
+    return _flax.from_module(module, config.normalisation == "batch", takes_condition=True)

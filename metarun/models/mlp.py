@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from metarun import base
 from metarun.models import _dense, _flax, _normalisation
@@ -37,17 +38,26 @@ class Perceptron(nn.Module):
         self.norms = [_normalisation.Normalisation(self.config.normalisation) for _ in self.config.hidden]
         self.head = _dense.Dense(self.output_size)
 
-    def embed(self, inputs, reference_count: int):
+    def embed(self, inputs, reference_count: int, condition=None):
         features = inputs.reshape(inputs.shape[0], -1)
+        if condition is not None:  # more inputs, the same for every example
+            conditions = jnp.broadcast_to(condition, (features.shape[0], condition.shape[0]))
+            features = jnp.concatenate([features, conditions], axis=1)
         for dense, norm in zip(self.hidden, self.norms, strict=True):
             features = ACTIVATIONS[self.config.activation](norm(dense(features), reference_count))
         return features
 
-    def __call__(self, inputs, reference_count: int):
-        return self.head(self.embed(inputs, reference_count))
+    def __call__(self, inputs, reference_count: int, condition=None):
+        return self.head(self.embed(inputs, reference_count, condition))
 
 
 def build(config: Config, spec: base.Spec) -> base.Model:
-    """The model for inputs of `spec.input_shape`, flattened, and `spec.output_size` outputs."""
+    """The model for inputs of `spec.input_shape`, flattened, and `spec.output_size` outputs.
+
+    Raises:
+      ValueError: the inputs are sentences of tokens.
+    """
+    if spec.vocabulary is not None:
+        raise ValueError("mlp takes numbers, not sentences of tokens", "take model.name=seq2seq")
     module = Perceptron(config, spec.output_size)
-    return _flax.from_module(module, uses_batch_statistics=config.normalisation == "batch")
+    return _flax.from_module(module, config.normalisation == "batch", takes_condition=True)

@@ -95,7 +95,9 @@ def split_characters(config: Config) -> dict[str, np.ndarray]:
 
 
 def build(config: Config) -> base.TaskFamily:
-    """The family; its facts are `character`, `quarter_turns` and `alphabet`, each int32 [way].
+    """The family; its facts are `class`, `character`, `quarter_turns` and `alphabet`, each int32 [way].
+
+    A class is a character of the split with its quarter turns: four classes a character, unless `rotations` is none.
 
     Raises:
       DataError: the archives are missing, truncated or altered.
@@ -112,6 +114,24 @@ def build(config: Config) -> base.TaskFamily:
     }
     if config.within_alphabet:
         check_alphabets(config, data)
+    return family(config, data)
+
+
+def outline(config: Config) -> base.TaskFamily:
+    """The family without the archives: the shapes and dtypes of its data in the place of the data."""
+    data = {}
+    for name, characters in split_characters(config).items():
+        count = len(characters)
+        data[name] = {
+            "images": jax.ShapeDtypeStruct((count, DRAWINGS, config.size, config.size), jnp.uint8),
+            "character": jax.ShapeDtypeStruct((count,), jnp.int32),
+            "alphabet": jax.ShapeDtypeStruct((count,), jnp.int32),
+        }
+    return family(config, data)
+
+
+def family(config: Config, data: dict[str, base.PyTree]) -> base.TaskFamily:
+    """The family with this data, or with the shapes of it."""
 
     def sample(part, key) -> base.Episode:
         class_key, drawing_key, rotation_key = jax.random.split(key, 3)
@@ -122,6 +142,7 @@ def build(config: Config) -> base.TaskFamily:
         if config.rotations != "none":
             images = _classes.rotate(images, turns)
         facts = {
+            "class": (classes + turns * part["character"].shape[0]).astype(jnp.int32),
             "character": part["character"][classes],
             "quarter_turns": turns.astype(jnp.int32),
             "alphabet": part["alphabet"][classes],
@@ -129,9 +150,9 @@ def build(config: Config) -> base.TaskFamily:
         return _classes.to_episode(images, config.shots, facts)
 
     spec = base.Spec((config.size, config.size, 1), config.ways)
-    return base.TaskFamily(
-        data, sample, losses.classification(), spec, _classes.draw, form=base.Pictures(inverted=True)
-    )
+    classes = config.characters[0] * (1 if config.rotations == "none" else 4)
+    objective = losses.classification(config.ways, classes)
+    return base.TaskFamily(data, sample, objective, spec, _classes.draw, form=base.Pictures(inverted=True))
 
 
 def choose_classes(config: Config, alphabet, key):

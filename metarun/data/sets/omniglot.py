@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from metarun.data import archives, cache
+from metarun.data import archives, cache, pictures
 from metarun.data.sources import Progress, Source, stamp
 from metarun.errors import ConfigError, DataError
 
@@ -135,7 +135,7 @@ def _decode_part(part: Part, root: Path, images: np.ndarray, count: Callable[[],
     names: list[str] = []
     for name, drawing in _drawings(source, path):
         if len(names) < len(flat):
-            flat[len(names)] = 255 - _scaled(drawing, images.shape[-1])
+            flat[len(names)] = 255 - pictures.scaled(drawing, images.shape[-1])
         digest.update(drawing.tobytes())
         names.append(str(PurePosixPath(name).parent.relative_to(path.stem)))
         count()
@@ -166,13 +166,6 @@ def _decoded(content: bytes) -> np.ndarray:
         if image.size != (ORIGINAL_SIZE, ORIGINAL_SIZE):  # known before any pixel is decompressed
             raise ValueError(image.size)
         return np.asarray(image.convert("L"))
-
-
-def _scaled(drawing: np.ndarray, size: int) -> np.ndarray:
-    """The drawing [height, width] at size×size."""
-    if size == ORIGINAL_SIZE:
-        return drawing
-    return np.asarray(Image.fromarray(drawing).resize((size, size), Image.Resampling.LANCZOS))
 
 
 def _counter(progress: Progress | None, total: int, description: str) -> Callable[[], None]:

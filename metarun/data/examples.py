@@ -1,0 +1,204 @@
+"""Reads somebody's own examples: class folders of pictures, tables of numbers, pairs of sentences.
+
+Whatever is wrong with them is a DataError that names the file, and the line where there is one.
+"""
+
+import csv
+import itertools
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from metarun.data import pictures
+from metarun.errors import DataError
+
+MOST_BYTES = 1 << 28  # of a text file
+
+_CLASSES = "give a folder with a subfolder of pictures for each class: SUPPORT/<class>/*.png"
+
+
+class Table(NamedTuple):
+    """The rows of a CSV file."""
+
+    names: tuple[str, ...]  # of all columns, from the header; empty without one
+    numbers: np.ndarray  # float32 [row, column]
+    labels: tuple[str, ...]  # [row], what the last column says, if it is no number; else empty
+
+
+def list_classes(root: Path) -> dict[str, list[Path]]:
+    """{class: its pictures}, both sorted by name, of the subfolders of `root`. Reads no picture.
+
+    Raises:
+      DataError: it is no folder, has fewer than two subfolders, or one of them has no picture.
+    """
+    _expect_folder(root, _CLASSES)
+    folders = [path for path in _visible(root) if path.is_dir()]
+    if len(folders) < 2:
+        found = f"only one class folder, {folders[0].name}" if folders else "no class folders"
+        raise DataError(f"the support has {found}", str(root), _CLASSES)
+    return {folder.name: _pictures_of(folder) for folder in folders}
+
+
+def list_queries(paths: list[Path]) -> list[Path]:
+    """The picture files that are meant: files as they are, and the pictures of folders and their subfolders.
+
+    Raises:
+      DataError: there is no such file, or no picture in a folder.
+    """
+    found = []
+    for path in paths:
+        if path.is_dir():
+            inside = [path, *(folder for folder in _visible(path) if folder.is_dir())]
+            found += [file for folder in inside for file in _visible(folder) if pictures.is_picture(file)]
+        elif path.exists():
+            found.append(path)
+        else:
+            raise DataError("there is no such file or folder", str(path), "check the path of the query")
+    if not found:
+        where = ", ".join(map(str, paths))
+        raise DataError("there is no picture to predict", where, "give picture files, or a folder of them")
+    return found
+
+
+def read_pictures(files: list[Path], shape: tuple[int, int, int], inverted: bool) -> np.ndarray:
+    """The pictures as float32 [example, height, width, channel] in [0, 1]; inverted, black is 1.
+
+    Raises:
+      DataError: one cannot be read; see `pictures.read_picture`.
+    """
+    height, width, channels = shape
+    inputs = np.empty((len(files), *shape), np.float32)
+    for index, file in enumerate(files):
+        picture = pictures.read_picture(file, (height, width), channels)
+        inputs[index] = (255 - picture if inverted else picture).astype(np.float32) / 255
+    return inputs
+
+
+def read_table(path: Path, columns: int, labelled: bool = False) -> Table:
+    """A CSV file with `columns` columns of numbers, and with `labelled` one more, of class names.
+
+    The first row is a header if it has no number where numbers belong. Empty lines are left out.
+
+    Raises:
+      DataError: there is no row, a row has another number of columns, or a cell is no finite number.
+    """
+    lines = read_lines(path)
+    rows = csv.reader(lines, strict=True)
+    table: list[tuple[int, list[str]]] = []
+    try:
+        table += [(rows.line_num, [cell.strip() for cell in row]) for row in rows if row]
+    except csv.Error as error:
+        raise DataError(f"line {rows.line_num} is no CSV: {error}", str(path), "repair the line") from error
+    names: tuple[str, ...] = ()
+    if table and len(table[0][1]) == columns + labelled and not any(map(_is_number, table[0][1][:columns])):
+        names, table = tuple(table[0][1]), table[1:]
+    if not table:
+        raise DataError("the table has no row of numbers", str(path), "write one example a line")
+    for line, row in table:
+        _check_row(path, line, row, columns, labelled)
+    with np.errstate(over="ignore"):
+        numbers = np.array([row[:columns] for _, row in table], np.float64).astype(np.float32)
+    if not np.isfinite(numbers).all():
+        line = table[int(np.argmin(np.isfinite(numbers).all(axis=1)))][0]
+        raise DataError(f"line {line} has a number that is not finite", str(path), "repair or remove it")
+    return Table(names, numbers, tuple(row[-1] for _, row in table) if labelled else ())
+
+
+def read_pairs(path: Path) -> list[tuple[str, str]]:
+    """(source, target) of a UTF-8 file with one pair a line, separated by a tab. Empty lines are left out.
+
+    Raises:
+      DataError: there is no pair, or a line has not exactly two parts.
+    """
+    pairs = []
+    for number, line in enumerate(read_lines(path), start=1):
+        parts = [part.strip() for part in line.split("\t")]
+        if len(parts) == 2 and all(parts):
+            pairs.append((parts[0], parts[1]))
+        elif line.strip():
+            what = f"line {number} is not a source and a target with one tab between them"
+            raise DataError(what, str(path), "write SOURCE<tab>TARGET on every line")
+    if not pairs:
+        raise DataError("there is no pair of sentences", str(path), "write SOURCE<tab>TARGET on every line")
+    return pairs
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 text file.
+
+    Raises:
+      DataError: it is no file, or too large, or not UTF-8.
+    """
+    if not path.exists():
+        raise DataError("there is no such file", str(path), "check the path")
+    if not path.is_file():
+        raise DataError("a text file is expected, and this is none", str(path), "give a text file")
+    if path.stat().st_size > MOST_BYTES:
+        raise DataError(f"the file has more than {MOST_BYTES:,} bytes", str(path), "split it")
+    try:
+        return decoded(path.read_bytes(), str(path))
+    except OSError as error:
+        what = f"the file cannot be read: {error.strerror or error}"
+        raise DataError(what, str(path), "allow to read it") from error
+
+
+def decoded(content: bytes, where: str) -> list[str]:
+    """The lines of UTF-8 text.
+
+    Raises:
+      DataError: it is not UTF-8.
+    """
+    try:
+        return content.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise DataError(f"line {line} is not UTF-8", where, "save the text as UTF-8") from error
+
+
+def _check_row(path: Path, line: int, row: list[str], columns: int, labelled: bool) -> None:
+    """Refuse a row of the wrong length, a cell that is no number, and a class without a name."""
+    if len(row) != columns + labelled:
+        expected = f"{columns} number{'s' * (columns != 1)}{' and a class' * labelled}"
+        what = f"line {line} has {len(row)} column{'s' * (len(row) != 1)}, not {columns + labelled}"
+        raise DataError(what, str(path), f"write {expected} on every line, separated by commas")
+    wrong = next((cell for cell in row[:columns] if not _is_number(cell)), None)
+    if wrong is not None:
+        raise DataError(f"line {line} has {wrong!r} for a number", str(path), "write numbers such as 0.25")
+    if labelled and not row[-1]:
+        raise DataError(f"line {line} has no class", str(path), "write the class in the last column")
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _expect_folder(path: Path, remedy: str) -> None:
+    if not path.exists():
+        raise DataError("there is no such folder", str(path), remedy)
+    if not path.is_dir():
+        raise DataError("this is a file, not a folder", str(path), remedy)
+
+
+def _visible(folder: Path) -> list[Path]:
+    """What lies in a folder, sorted by name, without what is hidden."""
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        what = f"the folder cannot be read: {error.strerror or error}"
+        raise DataError(what, str(folder), "allow to read it") from error
+
+
+def _pictures_of(folder: Path) -> list[Path]:
+    """The pictures of a class folder, at least one."""
+    inside = _visible(folder)
+    files = [path for path in inside if pictures.is_picture(path)]
+    if not files:
+        others = ", ".join(path.name for path in itertools.islice(inside, 3))
+        what = f"the class folder {folder.name} has no picture{f', only {others}' if others else ''}"
+        raise DataError(what, str(folder), f"put pictures there: {', '.join(pictures.SUFFIXES)}")
+    return files

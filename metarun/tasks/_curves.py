@@ -1,0 +1,68 @@
+"""Regression to curves of one variable: drawing points, splitting them, and a picture of one task."""
+
+import itertools
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from metarun import base
+
+COLORS = ("silver", "skyblue", "tab:blue", "navy", "tab:purple", "tab:pink")  # of more and more inner steps
+
+
+def uniform(key: PRNGKeyArray, shape: tuple[int, ...], bounds):
+    """Random numbers between the two bounds."""
+    return jax.random.uniform(key, shape, minval=bounds[0], maxval=bounds[1])
+
+
+def to_episode(
+    inputs: Float[Array, "example 1"],
+    targets: Float[Array, "example 1"],
+    shots: int,
+    noise: float,
+    query_noise: bool,
+    key: PRNGKeyArray,
+    facts: base.PyTree,
+) -> base.Episode:
+    """The first `shots` points are support, the others query.
+
+    Args:
+      noise: standard deviation of what is added to the support targets.
+      query_noise: whether it is added to the query targets too.
+    """
+    support_targets, query_targets = targets[:shots], targets[shots:]
+    if noise:
+        support_targets += noise * jax.random.normal(key, support_targets.shape)
+    if noise and query_noise:
+        query_key = jax.random.fold_in(key, 1)  # the support's noise is the same with and without it
+        query_targets += noise * jax.random.normal(query_key, query_targets.shape)
+    support = base.Examples(inputs[:shots], support_targets)
+    return base.Episode(support, base.Examples(inputs[shots:], query_targets), facts)
+
+
+def draw(
+    figure,
+    episode: base.Episode,
+    predictors: Mapping[int, Callable],
+    curve: Callable,
+    bounds: tuple[float, float],
+    title: str = "One task of the test split",
+) -> None:
+    """The true curve between the bounds, the support, and the learner after different numbers of inner steps.
+
+    Args:
+      curve: inputs [example, 1] -> targets without noise [example, 1].
+    """
+    inputs = jnp.linspace(*bounds, 200)[:, None]
+    axes = figure.subplots()
+    axes.plot(inputs, curve(inputs), color="black", linewidth=3, label="true curve")
+    low, high = axes.get_ylim()
+    axes.set_ylim(1.5 * low, 1.5 * high)  # a learner that diverges must not hide the others
+    for color, (steps, predict) in zip(itertools.cycle(COLORS), predictors.items(), strict=False):
+        label = f"after {steps} step{'s' * (steps != 1)}"
+        axes.plot(inputs, predict(inputs), color=color, label=label)
+    axes.plot(*episode.support, "^", color="crimson", markersize=8, label="support")
+    axes.set(xlabel="x", ylabel="y", title=title)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)

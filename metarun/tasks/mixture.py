@@ -1,0 +1,121 @@
+"""Regression to curves of several kinds mixed in one distribution: sine, line, quadratic, |x|, tanh.
+
+Vuorio et al. 2019, arXiv 1910.13616 (MMAML), section 5.1, with the ranges and the split into 5 support and 5 query
+points of the authors' code. Every task is one of the modes, each as likely as any other:
+
+    sinusoid    A·sin(x − φ)       A ~ U[0.1, 5], φ ~ U[0, π]
+    line        a·x + b            a ~ U[−3, 3], b ~ U[−3, 3]
+    quadratic   ±q·(x − c)² + b    q ~ U[0.02, 0.15], either sign, c ~ U[−3, 3], b ~ U[−3, 3]
+    absolute    a·|x − c| + b      a, b, c as above
+    tanh        a·tanh(x − c) + b  a, b, c as above
+
+with x ~ U[−5, 5] and noise of deviation 0.3 on all targets, those of the query too: no learner's squared error can
+be below 0.09 in expectation. The authors' batches hold every mode equally often; here the modes of a step's tasks
+are drawn independently. Every task is drawn anew, so that the splits differ in nothing but their random keys.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from metarun import base, losses
+from metarun.ranges import AtLeast
+from metarun.tasks import _curves
+
+RANGES = ("amplitude", "phase", "slope", "curvature", "center", "offset", "inputs")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which curves are mixed, and how many points are seen of each."""
+
+    modes: tuple[Literal["sinusoid", "line", "quadratic", "absolute", "tanh"], ...] = (
+        "sinusoid",
+        "line",
+        "quadratic",
+        "absolute",
+        "tanh",
+    )  # kinds of curves, each as likely as any other
+    shots: Annotated[int, AtLeast(1)] = 5  # support points
+    queries: Annotated[int, AtLeast(1)] = 5  # query points
+    noise: Annotated[float, AtLeast(0)] = 0.3  # standard deviation added to the support targets
+    query_noise: bool = True  # whether the noise is added to the query targets too
+    inputs: tuple[float, float] = (-5.0, 5.0)  # x, lowest and highest
+    amplitude: tuple[float, float] = (0.1, 5.0)  # A of the sinusoid, lowest and highest
+    phase: tuple[float, float] = (0.0, math.pi)  # φ of the sinusoid in radians, lowest and highest
+    slope: tuple[float, float] = (-3.0, 3.0)  # a of line, absolute and tanh, lowest and highest
+    curvature: tuple[float, float] = (0.02, 0.15)  # q of the quadratic before its sign, lowest and highest
+    center: tuple[float, float] = (-3.0, 3.0)  # c of quadratic, absolute and tanh, lowest and highest
+    offset: tuple[float, float] = (-3.0, 3.0)  # b of all but the sinusoid, lowest and highest
+
+    def __post_init__(self):
+        if not self.modes:
+            raise ValueError("modes is empty", "name at least one mode")
+        if len(set(self.modes)) < len(self.modes):
+            raise ValueError("modes names one mode twice", "name each mode once: all are equally likely")
+        for field in RANGES:
+            lowest, highest = getattr(self, field)
+            if lowest > highest:
+                raise ValueError(f"{field} starts at {lowest}, above its end {highest}")
+
+
+SHAPES = {  # of x − center: every curve is scale · shape(x − center) + offset
+    "sinusoid": jnp.sin,
+    "line": lambda x: x,
+    "quadratic": jnp.square,
+    "absolute": jnp.abs,
+    "tanh": jnp.tanh,
+}
+
+
+def build(config: Config) -> base.TaskFamily:
+    """The family; its facts are `mode`, int32, the place in `config.modes`, and `scale`, `center`, `offset`.
+
+    Its groups are the modes. All facts are scalars: the curve is scale · shape(x − center) + offset.
+    """
+    shapes = [SHAPES[mode] for mode in config.modes]
+    bounds = jnp.array([bounds_of(mode, config) for mode in config.modes])
+    flips = jnp.array([mode == "quadratic" for mode in config.modes])  # half of its tasks open downwards
+
+    def curve(facts, inputs: Float[Array, "example 1"]) -> Float[Array, "example 1"]:
+        shape = jax.lax.switch(facts["mode"], shapes, inputs - facts["center"])
+        return facts["scale"] * shape + facts["offset"]
+
+    def sample(data, key) -> base.Episode:
+        mode_key, shape_key, sign_key, inputs_key, noise_key = jax.random.split(key, 5)
+        mode = jax.random.randint(mode_key, (), 0, len(shapes))
+        scale, center, offset = _curves.uniform(shape_key, (3,), bounds[mode].T)
+        scale = jnp.where(flips[mode] & jax.random.bernoulli(sign_key), -scale, scale)
+        facts = {"mode": mode, "scale": scale, "center": center, "offset": offset}
+        inputs = _curves.uniform(inputs_key, (config.shots + config.queries, 1), config.inputs)
+        targets = curve(facts, inputs)
+        return _curves.to_episode(
+            inputs, targets, config.shots, config.noise, config.query_noise, noise_key, facts
+        )
+
+    def draw(figure, episode: base.Episode, predictors) -> None:
+        title = f"One task of the test split: {config.modes[int(episode.facts['mode'])]}"
+        _curves.draw(
+            figure, episode, predictors, lambda inputs: curve(episode.facts, inputs), config.inputs, title
+        )
+
+    splits = dict.fromkeys(("train", "validation", "test"), ())
+    groups = base.Groups(config.modes, lambda facts: facts["mode"])
+    return base.TaskFamily(splits, sample, losses.regression(), base.Spec((1,), 1), draw, groups)
+
+
+def bounds_of(mode: str, config: Config) -> tuple[tuple[float, float], ...]:
+    """Lowest and highest scale, center and offset of a mode."""
+    zero = (0.0, 0.0)
+    match mode:
+        case "sinusoid":
+            return config.amplitude, config.phase, zero
+        case "line":
+            return config.slope, zero, config.offset
+        case "quadratic":
+            return config.curvature, config.center, config.offset
+    return config.slope, config.center, config.offset
