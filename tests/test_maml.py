@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metarun import base, losses
+from metarun import base, errors, losses
 from metarun.algorithms import maml
 from metarun.base import Episode, Examples, Weights
 
@@ -106,7 +106,7 @@ class Network:
         small = {"hidden": (4,), "activation": "tanh", "depth": 1, "width": 2, "normalisation": "batch"}
         self.model = contracts.build_model(name, spec, **small)
         self.model = contracts.transductive(self.model) if mode == "transductive" else self.model
-        self.objective = losses.classification() if name == "conv4" else losses.regression()
+        self.objective = losses.classification(2) if name == "conv4" else losses.regression()
         self.episode = random_episode(spec, whole_labels=name == "conv4")
         shapes = jax.eval_shape(self.model.init, KEY, self.episode.support.inputs)
         self.params = contracts.to_float64(contracts.normal_like(shapes, 1))
@@ -235,3 +235,176 @@ def test_the_start_is_the_models_own_initialisation():
     weights = jax.jit(network.algorithm().init)(KEY, batch, {})
     expected = jax.jit(network.model.init)(KEY, network.episode.support.inputs)
     contracts.assert_equal(weights, Weights(expected))
+
+
+@pytest.mark.parametrize(("adapts", "moving"), [("head", {"head"}), ("body", {"hidden_0", "norms_0"})])
+def test_anil_adapts_the_head_alone_and_boil_all_but_the_head(adapts, moving):
+    network = Network("mlp")
+    everything = network.adapted(network.algorithm(inner_steps=1)).params
+    learner = network.adapted(network.algorithm(inner_steps=1, adapts=adapts))
+    for name, layer in learner.params.items():
+        contracts.assert_close(layer, (everything if name in moving else network.params)[name], rtol=1e-12)
+    assert all(contracts.differ(learner.params[name], network.params[name]) for name in moving)
+
+
+@pytest.mark.parametrize("option", [{"adapts": "head"}, {"normalisation_per_step": True}])
+def test_a_model_without_what_the_config_names_is_refused(option):
+    episodes = jax.tree.map(lambda leaf: leaf[None], Line().episode())
+    with pytest.raises(errors.ConfigError, match=r"last layer|scales and offsets"):
+        build(slope_model(), losses.regression(), **option).init(KEY, episodes, {})
+
+
+class Learned:
+    """MAML with learned rates on the small network: what is trained, with rates of random numbers."""
+
+    def __init__(self, learned_lr: str, **options) -> None:
+        self.network = Network("mlp")
+        self.algorithm = self.network.algorithm(learned_lr=learned_lr, inner_steps=2, **options)
+        episodes = jax.tree.map(lambda leaf: leaf[None], self.network.episode)
+        self.initial = jax.jit(self.algorithm.init)(KEY, episodes, {}).trained
+        noise = contracts.normal_like(self.initial["rates"], 8)
+        rates = jax.tree.map(lambda leaf: jnp.asarray(0.1 + 0.02 * leaf, jnp.float64), noise)
+        self.trained = {"params": self.network.params, "rates": rates}
+
+    def outer(self, trained):
+        return self.algorithm.loss(Weights(trained), self.network.episode, KEY)[0]
+
+    def descended(self, rate_of_step):
+        """Two steps by hand; `rate_of_step(k)` is a tree of rates like the parameters."""
+        params, gradient = self.network.params, jax.jit(jax.grad(self.network.support_loss))
+        for index in range(2):
+            params = jax.tree.map(lambda p, a, s: p - a * s, params, rate_of_step(index), gradient(params))
+        return params
+
+
+LEARNED = ["global", "layer", "parameter", "layer_and_step"]
+
+
+@pytest.mark.parametrize("learned_lr", LEARNED)
+def test_learned_rates_start_at_inner_lr_and_are_as_many_as_the_option_says(learned_lr):
+    case = Learned(learned_lr)
+    shapes = {
+        "global": lambda leaf: (),
+        "layer": lambda leaf: (),
+        "parameter": jnp.shape,
+        "layer_and_step": lambda leaf: (2,),
+    }
+    rates, params = case.initial["rates"], case.network.params
+    expected = () if learned_lr == "global" else jax.tree.map(shapes[learned_lr], params)
+    assert jax.tree.map(jnp.shape, rates) == expected
+    for leaf in jax.tree.leaves(rates):
+        np.testing.assert_allclose(leaf, RATE, rtol=1e-6)
+
+
+@pytest.mark.parametrize("loop", ["scan", "unroll"])
+@pytest.mark.parametrize("learned_lr", LEARNED)
+def test_every_parameter_descends_at_its_own_learned_rate(learned_lr, loop):
+    case = Learned(learned_lr, loop=loop)
+    rates = case.trained["rates"]
+
+    def rate_of_step(index):
+        if learned_lr == "global":
+            return jax.tree.map(lambda _: rates, case.network.params)
+        return jax.tree.map(lambda rate: rate[index] if learned_lr == "layer_and_step" else rate, rates)
+
+    learner = jax.jit(case.algorithm.adapt)(Weights(case.trained), case.network.episode.support)
+    contracts.assert_close(learner.params, case.descended(rate_of_step), rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("learned_lr", LEARNED)
+def test_the_gradient_of_learned_rates_is_that_of_differences(learned_lr):
+    case = Learned(learned_lr)
+    contracts.assert_gradient_is_that_of(
+        case.outer, jax.jit(jax.grad(case.outer))(case.trained), case.trained
+    )
+
+
+def test_steps_beyond_those_of_the_training_take_the_last_rate():
+    case = Learned("layer_and_step")
+    rates = case.trained["rates"]
+    longer = jax.tree.map(lambda rate: jnp.stack([rate[0], rate[1], rate[1], rate[1]]), rates)
+
+    def adapted(rates, steps):
+        algorithm = case.network.algorithm(learned_lr="layer_and_step", inner_steps=steps)
+        weights = Weights({"params": case.network.params, "rates": rates})
+        return jax.jit(algorithm.adapt)(weights, case.network.episode.support)
+
+    contracts.assert_equal(adapted(rates, 4), adapted(longer, 4))
+    contracts.assert_equal(adapted(rates, 0).params, case.network.params)
+
+
+@pytest.mark.parametrize("loop", ["scan", "unroll"])
+def test_the_multi_step_loss_is_the_mean_of_the_query_losses_after_each_step(loop):
+    network = Network("mlp")
+    many = network.algorithm(inner_steps=3, outer_loss="all", loop=loop)
+    single = [network.algorithm(inner_steps=steps) for steps in (1, 2, 3)]
+
+    def outer(algorithm):
+        return jax.jit(lambda params: algorithm.loss(Weights(params), network.episode, KEY)[0])
+
+    expected = np.mean([outer(algorithm)(network.params) for algorithm in single])
+    np.testing.assert_allclose(outer(many)(network.params), expected, rtol=1e-12)
+    mean = jax.tree.map(lambda *parts: sum(parts) / 3, *[jax.grad(outer(a))(network.params) for a in single])
+    contracts.assert_close(jax.grad(outer(many))(network.params), mean, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("loop", ["scan", "unroll"])
+def test_with_normalisation_per_step_each_step_has_its_own_scales_and_offsets_and_none_adapts(loop):
+    network = Network("mlp")
+    algorithm = network.algorithm(inner_steps=2, normalisation_per_step=True, loop=loop)
+    first, second = (
+        {"scale": jnp.full(4, a), "offset": jnp.full(4, b)} for a, b in ((1.5, 0.1), (0.7, -0.2))
+    )
+    norms = jax.tree.map(lambda *rows: jnp.stack(rows), first, second)
+    trained = network.params | {"norms_0": norms}
+    params, gradient = network.params, jax.jit(jax.grad(network.support_loss))
+    for norm in (first, second):
+        slope = gradient(params | {"norms_0": norm})
+        params = jax.tree.map(lambda p, s: p - RATE * s, params, slope)
+    learner = jax.jit(algorithm.adapt)(Weights(trained), network.episode.support)
+    contracts.assert_close(learner.params, params | {"norms_0": second}, rtol=1e-11, atol=1e-13)
+
+    episodes = jax.tree.map(lambda leaf: leaf[None], network.episode)
+    initial = jax.eval_shape(algorithm.init, KEY, episodes, {}).trained["norms_0"]
+    assert jax.tree.map(jnp.shape, initial) == {"scale": (2, 4), "offset": (2, 4)}
+    unadapted = network.algorithm(inner_steps=0, normalisation_per_step=True).adapt(
+        Weights(trained), network.episode.support
+    )
+    contracts.assert_equal(unadapted.params, network.params | {"norms_0": first})
+
+
+def test_the_inner_loss_sum_is_the_mean_times_the_ways():
+    network = Network("conv4")  # 2 ways
+    summed = network.adapted(network.algorithm(inner_steps=2, inner_loss="sum"))
+    mean = network.adapted(network.algorithm(inner_steps=2, inner_lr=2 * RATE))
+    contracts.assert_close(summed, mean, rtol=1e-10)
+    labels = network.episode.support.targets
+    inputs = network.episode.support.inputs
+
+    def sum_of_the_classes_means(params):
+        logits = jax.nn.log_softmax(network.model.apply(params, inputs, reference=inputs))
+        of_each = -logits[np.arange(len(labels)), labels]
+        return sum(of_each[labels == way].mean() for way in range(2))
+
+    slope = jax.grad(sum_of_the_classes_means)(network.params)
+    once = network.adapted(network.algorithm(inner_steps=1, inner_loss="sum"))
+    by_hand = jax.tree.map(lambda p, s: p - RATE * s, network.params, slope)
+    contracts.assert_close(once.params, by_hand, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["momentum", "rmsprop", "adam", "adam_without_momentum"])
+def test_the_gradient_through_an_inner_optimizer_is_that_of_differences(name):
+    network = Network("mlp")
+    algorithm = network.algorithm(inner_steps=2, inner_optimizer=name, inner_lr=0.01)
+
+    def outer(params):
+        return algorithm.loss(Weights(params), network.episode, KEY)[0]
+
+    contracts.assert_gradient_is_that_of(outer, jax.jit(jax.grad(outer))(network.params), network.params)
+
+
+@pytest.mark.parametrize("name", ["rmsprop", "adam"])
+def test_a_gradient_of_zero_leaves_the_outer_gradient_finite(name):
+    algorithm = build(slope_model(), losses.regression(), inner_optimizer=name)
+    solved = jnp.asarray(Line.support_slope)
+    assert np.isfinite(meta_gradient(algorithm, solved, Line().episode()))

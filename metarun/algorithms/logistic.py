@@ -1,0 +1,118 @@
+"""Regularised logistic regression on frozen features, solved to convergence for each task.
+
+On the features f_i of the support, from the body of the stage `pretrained`,
+
+    W, b = argmin  Σ_i −log softmax(W·f_i + b)[y_i] + strength/2 · ‖W‖²,
+
+by L-BFGS until no entry of the gradient is above `tolerance`. `strength` is 1/C of scikit-learn. Tian et al. 2020,
+arXiv 2003.11539, find it as good as meta-learning; they too divide features by their norm (`unit_length`).
+
+The stage has nothing to train: give it `training: {steps: 1, tasks_per_step: 1}`.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from metarun import base, trees
+from metarun.algorithms import _features, _inner, _network, _prototypes, _transfer
+from metarun.ranges import Above, AtLeast
+
+
+@dataclass(frozen=True)
+class Config:
+    """The features and the problem."""
+
+    pretrained: str = "pretrain"  # name of the earlier stage whose features are used
+    strength: Annotated[float, Above(0)] = 1.0  # of the regularisation; 1/C of scikit-learn
+    unit_length: bool = True  # divide the features of each example by their norm
+    tolerance: Annotated[float, Above(0)] = 1e-4  # largest entry of the gradient at the solution
+    limit: Annotated[int, AtLeast(1)] = 200  # steps of L-BFGS at most
+
+
+class Learner(NamedTuple):
+    """The frozen body, and the classifier of one task."""
+
+    body: base.PyTree
+    classifier: base.PyTree  # {"kernel" [feature, way], "bias" [way]}
+    reference: base.PyTree  # the support's inputs
+
+
+def build(config: Config, model: base.Model, objective: base.Objective, earlier=None) -> base.Algorithm:
+    """The four functions, on the earlier stage `pretrained`.
+
+    Returns:
+      An algorithm that trains nothing: its weights are the frozen body of that stage. Its init raises ConfigError where
+      that stage has another model.
+
+    Raises:
+      ValueError: there is no such stage, or no classes.
+    """
+    _features.refuse_numbers(objective, "logistic")
+    _transfer.refuse_missing(config.pretrained, earlier)
+
+    def init(key, episodes: base.Episode, earlier) -> base.Weights:
+        inputs = trees.first(episodes.support.inputs)
+        return base.Weights(
+            (), _transfer.body_of(config.pretrained, earlier[config.pretrained], model, inputs)
+        )
+
+    def features_of(body, inputs, reference):
+        features = model.embed(body, inputs, reference=reference)
+        return _prototypes.unit(features) if config.unit_length else features
+
+    def adapt(weights: base.Weights, support: base.Examples) -> Learner:
+        inputs = support.inputs
+        features = features_of(weights.frozen, inputs, inputs)
+        classifier = fit(config, features, support.targets, _features.ways(model, objective, inputs))
+        return Learner(weights.frozen, classifier, inputs)
+
+    def predict(learner: Learner, inputs):
+        return _network.dense(learner.classifier, features_of(learner.body, inputs, learner.reference))
+
+    def loss(weights: base.Weights, episode: base.Episode, key):
+        outputs = predict(adapt(weights, episode.support), episode.query.inputs)
+        return _inner.query_loss(objective, outputs, episode.query)
+
+    return base.Algorithm(init, loss, adapt, predict)
+
+
+def fit(config: Config, features, labels, ways: int):
+    """The classifier {"kernel", "bias"} at the minimum of the problem in the module's docstring.
+
+    Args:
+      features: [example, feature]
+      labels: int [example]
+    """
+
+    def objective(classifier):
+        log_probabilities = jax.nn.log_softmax(_network.dense(classifier, features))
+        fit = -jnp.take_along_axis(log_probabilities, labels[:, None], axis=-1).sum()
+        return fit + config.strength / 2 * jnp.square(classifier["kernel"]).sum()
+
+    solver = optax.lbfgs()
+    value_and_gradient = optax.value_and_grad_from_state(objective)
+
+    def unfinished(carry):
+        _, _, steps, steepest = carry
+        return (steps < config.limit) & (steepest > config.tolerance)
+
+    def advance(carry):
+        classifier, memory, steps, _ = carry
+        value, gradient = value_and_gradient(classifier, state=memory)
+        updates, memory = solver.update(
+            gradient, memory, classifier, value=value, grad=gradient, value_fn=objective
+        )
+        slope = optax.tree.get(memory, "grad")  # at the new point, from the line search
+        steepest = jnp.max(jnp.array([jnp.abs(leaf).max() for leaf in jax.tree.leaves(slope)]))
+        return optax.apply_updates(classifier, updates), memory, steps + 1, steepest
+
+    start = {
+        "kernel": jnp.zeros((features.shape[-1], ways), features.dtype),
+        "bias": jnp.zeros(ways, features.dtype),
+    }
+    infinity = jnp.full((), jnp.inf, features.dtype)
+    return jax.lax.while_loop(unfinished, advance, (start, solver.init(start), 0, infinity))[0]

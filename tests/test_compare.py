@@ -1,0 +1,187 @@
+"""`metarun compare`: intervals of pairs against scipy, what it refuses, and what it shows."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from metarun import cli, comparison, errors
+from metarun.comparison import Choice
+from metarun.runs import manifest
+from metarun.runs.directory import RunDirectory
+
+COUNT = 30
+
+
+def make_run(path, values, stages=("maml",), digest="abc", split="test"):
+    """A finished run with these values [episode], worse by 1 in each further stage; its checkpoints hold no state."""
+    with RunDirectory.open(path, False) as run:
+        run.write_config("seed: 0\n")
+        run.status("done")
+        result = {
+            "modes": ["inductive"],
+            "split": split,
+            "episodes": {"count": COUNT, "hash": digest},
+            "stages": {},
+        }
+        for number, stage in enumerate(stages):
+            columns = {"loss": values + number, "accuracy": -values}
+            result["stages"][stage] = {"step": 7, "inductive": {"adapted": {name: {} for name in columns}}}
+            named = {f"inductive/adapted/{name}": column for name, column in columns.items()}
+            run.write_episodes(stage, split, named)
+            folder = path / "checkpoints" / stage / "7"
+            (folder / manifest.STATE).mkdir(parents=True)
+            leaves = {
+                "state.weights.trained['kernel']": manifest.Leaf((3, 4), "float32"),
+                "state.weights.frozen": manifest.Leaf((5,), "float32"),
+            }
+            manifest.write(manifest.Checkpoint(folder, stage, 7, False, {"seconds": 2.5}, leaves, {}))
+        run.write_result(result)
+    return path
+
+
+@pytest.fixture
+def values():
+    generator = np.random.default_rng(0)
+    hard = generator.normal(3, 2, COUNT)  # an episode is hard for all
+    return [hard + generator.normal(shift, 0.1, COUNT) for shift in (0.0, 0.2, 0.0)]
+
+
+@pytest.fixture
+def runs(tmp_path, values):
+    return [make_run(tmp_path / name, part) for name, part in zip("abc", values, strict=True)]
+
+
+def test_the_interval_of_a_difference_is_that_of_the_pairs(runs, values):
+    found = comparison.compare(runs[:2], Choice(metric="loss"))["differences"][0]
+    assert (found["of"], found["minus"], found["differ"]) == ("a", "b", True)
+    low, high = stats.ttest_rel(values[0], values[1]).confidence_interval(0.95)
+    np.testing.assert_allclose(
+        [found["mean"] - found["ci95"], found["mean"] + found["ci95"]], [low, high], rtol=1e-6
+    )
+    low, high = stats.ttest_ind(values[0], values[1]).confidence_interval(0.95)
+    assert low < 0 < high  # without pairs nothing could be said
+
+
+def test_the_best_comes_first_whether_more_or_less_is_better(runs, values):
+    by_loss = comparison.compare(runs, Choice(metric="loss"))
+    by_accuracy = comparison.compare(runs, Choice())
+    expected = [
+        name for _, name in sorted((part.mean(), name) for part, name in zip(values, "abc", strict=True))
+    ]
+    for found in (by_loss, by_accuracy):
+        assert [each["label"] for each in found["ranking"]] == expected
+        assert found["ranking"][0]["behind"] is None
+    assert (by_loss["higher_is_better"], by_accuracy["higher_is_better"]) == (False, True)
+    assert by_accuracy["metric"] == "accuracy"
+
+
+def test_every_pair_is_compared_and_close_ones_do_not_differ(runs):
+    found = comparison.compare(runs, Choice(metric="loss"))
+    differ = {frozenset((each["of"], each["minus"])): each["differ"] for each in found["differences"]}
+    assert differ == {frozenset("ab"): True, frozenset("bc"): True, frozenset("ac"): False}
+
+
+def test_the_stages_of_one_run_are_compared_and_costs_add_up(tmp_path, values):
+    run = make_run(tmp_path / "run", values[0], stages=("teacher", "student"))
+    found = comparison.compare([run], Choice(metric="loss"))
+    assert [each["label"] for each in found["ranking"]] == ["run/teacher", "run/student"]
+    np.testing.assert_allclose(found["differences"][0]["mean"], -1)
+    costs = {each["stage"]: each["cost"] for each in found["ranking"]}
+    assert costs["teacher"] == {
+        "steps": 7, "seconds": 2.5, "earlier_seconds": 0.0, "parameters": 12, "state_bytes": 68
+    }  # fmt: skip
+    assert costs["student"]["earlier_seconds"] == 2.5
+
+
+def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path, values):
+    paths = [make_run(tmp_path / folder / "run", part) for folder, part in zip("ab", values, strict=False)]
+    labels = {each["label"] for each in comparison.compare(paths, Choice())["ranking"]}
+    assert labels == set(map(str, paths))
+
+
+def test_a_learner_that_is_not_finite_comes_last(tmp_path, runs):
+    broken = make_run(tmp_path / "broken", np.full(COUNT, np.nan))
+    found = comparison.compare([broken, *runs], Choice(metric="loss"))
+    assert found["ranking"][-1]["label"] == "broken"
+    assert not any(each["differ"] for each in found["differences"] if "broken" in (each["of"], each["minus"]))
+
+
+@pytest.mark.parametrize("other", [{"digest": "def"}, {"split": "validation"}])
+def test_other_episodes_are_refused(tmp_path, runs, values, other):
+    foreign = make_run(tmp_path / "foreign", values[0], **other)
+    with pytest.raises(errors.UsageError, match="different episodes") as raised:
+        comparison.compare([runs[0], foreign], Choice())
+    assert raised.value.where == str(foreign)
+
+
+@pytest.mark.parametrize(
+    ("choice", "hint"),
+    [
+        (Choice(metric="bleu"), "accuracy"),
+        (Choice(learner="5"), "inductive/adapted"),
+        (Choice(mode="transductive"), "inductive/adapted"),
+    ],
+)
+def test_what_was_not_measured_is_refused_with_what_was(runs, choice, hint):
+    with pytest.raises(errors.UsageError) as raised:
+        comparison.compare(runs, choice)
+    assert hint in raised.value.remedy
+
+
+def test_one_learner_cannot_be_compared(runs):
+    with pytest.raises(errors.UsageError, match="one learner"):
+        comparison.compare([runs[0], runs[0]], Choice())
+
+
+def test_a_run_without_a_result_is_not_finished(runs):
+    (runs[1] / "result.json").unlink()
+    with pytest.raises(errors.CheckpointError, match="not finished"):
+        comparison.compare(runs, Choice())
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"stages": '])
+def test_a_damaged_result_is_named(runs, content):
+    (runs[1] / "result.json").write_text(content)
+    with pytest.raises(errors.DataError) as raised:
+        comparison.compare(runs, Choice())
+    assert raised.value.where == str(runs[1] / "result.json")
+
+
+def test_damaged_values_are_named(runs):
+    file = runs[1] / "episodes" / "maml-test.npz"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(errors.DataError) as raised:
+        comparison.compare(runs, Choice())
+    assert raised.value.where == str(file)
+
+
+def test_a_cost_is_left_out_where_the_checkpoint_is_gone(runs):
+    (runs[0] / "checkpoints/maml/7/manifest.json").unlink()
+    costs = [each["cost"] for each in comparison.compare(runs, Choice())["ranking"] if each["label"] == "a"]
+    assert costs[0]["parameters"] is None
+
+
+def command(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr("sys.argv", ["metarun", "compare", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return ended.value.code or 0, *capsys.readouterr()
+
+
+def test_the_table_the_json_and_the_picture(monkeypatch, capsys, runs, tmp_path):
+    code, out, _ = command(monkeypatch, capsys, *runs, "--metric", "loss", "--plot", tmp_path / "out.png")
+    assert code == 0
+    assert "minus the best" in out.splitlines()[0]
+    assert "cannot be told apart" in out
+    assert "30 test episodes (abc)" in out.splitlines()[-1]
+    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+    code, out, _ = command(monkeypatch, capsys, *runs, "--metric", "loss", "--json")
+    assert json.loads(out) == comparison.compare(runs, Choice(metric="loss"))
+
+
+def test_a_folder_that_is_no_run_is_three_lines_and_an_exit_code(monkeypatch, capsys, runs, tmp_path):
+    code, _, err = command(monkeypatch, capsys, runs[0], tmp_path / "nothing")
+    assert code == errors.CheckpointError.exit_code
+    assert [line.split(":")[0] for line in err.splitlines()] == ["error", "where", "to do"]
