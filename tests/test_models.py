@@ -43,7 +43,13 @@ class Case:
         self.support, self.query, others = (
             self.examples(seed, count) for seed, count in ((1, 4), (2, 3), (3, 3))
         )
-        self.others_replaced = np.concatenate([self.query[:1], 5 * others[1:]])  # all queries but the first
+        self.others_replaced = each(  # all queries but the first
+            lambda own, other: np.concatenate(
+                [own[:1], 5 * other[1:] if own.dtype.kind == "f" else other[1:]]
+            ),
+            self.query,
+            others,
+        )
         self.shapes = jax.eval_shape(self.model.init, KEY, self.support)
         self.params = contracts.normal_like(self.shapes, 4)  # no bias is 0, no scale 1
         self.apply = jax.jit(self._apply)
@@ -52,8 +58,13 @@ class Case:
         return self.model.apply(params, inputs, reference=reference)
 
     def examples(self, seed: int, count: int):
-        generator = np.random.default_rng(seed)
-        return generator.standard_normal((count, *self.spec.input_shape)).astype(np.float32)
+        inputs = contracts.inputs_for(self.spec, np.random.default_rng(seed), count)
+        return jax.tree.map(jnp.asarray, inputs) if self.spec.vocabulary is not None else inputs
+
+
+def each(function, *trees):
+    """`function` of arrays, on every array of the inputs."""
+    return jax.tree.map(function, *trees)
 
 
 @functools.cache
@@ -70,7 +81,8 @@ def case(name, normalisation) -> Case:
 def test_outputs_and_features_have_a_row_an_example(case):
     assert {leaf.dtype for leaf in jax.tree.leaves(case.params)} == {jnp.dtype("float32")}
     outputs = case.apply(case.params, case.query)
-    assert outputs.shape == (3, case.spec.output_size)
+    positions = () if case.spec.vocabulary is None else case.query["prefix"].shape[1:]
+    assert outputs.shape == (3, *positions, case.spec.output_size)
     assert outputs.dtype == jnp.float32
     assert np.isfinite(outputs).all()
     features = jax.eval_shape(case.model.embed, case.params, case.query)
@@ -130,7 +142,10 @@ def test_with_the_support_as_reference_no_query_depends_on_another(case):
     together = case.apply(case.params, case.query, case.support)
     replaced = case.apply(case.params, case.others_replaced, case.support)
     np.testing.assert_allclose(replaced[0], together[0], rtol=1e-5, atol=1e-6)
-    alone = [case.apply(case.params, case.query[i : i + 1], case.support)[0] for i in range(3)]
+    alone = [
+        case.apply(case.params, each(lambda leaf, i=i: leaf[i : i + 1], case.query), case.support)[0]
+        for i in range(3)
+    ]
     np.testing.assert_allclose(together, np.stack(alone), rtol=1e-5, atol=1e-6)
 
 

@@ -34,6 +34,11 @@ class Case:
 make_case = functools.cache(Case)
 
 
+def inputs_of(part):
+    """The inputs, or the source sentences of a translation."""
+    return part.inputs["source"] if isinstance(part.inputs, dict) else part.inputs
+
+
 @pytest.fixture
 def case(name: str) -> Case:
     return make_case(name)
@@ -80,7 +85,7 @@ def test_an_episode_alone_is_that_of_the_batch(case):
 @every_family
 def test_support_and_query_share_no_example(case):
     support, query = (
-        jax.tree.leaves(part.inputs)[0].reshape(COUNT, part.targets.shape[1], -1)
+        inputs_of(part).reshape(COUNT, part.targets.shape[1], -1)
         for part in (case.episodes.support, case.episodes.query)
     )
     same = (support[:, :, None] == query[:, None]).all(axis=-1)
@@ -91,7 +96,14 @@ def test_support_and_query_share_no_example(case):
 def test_episodes_are_as_the_spec_tells_the_model(case):
     spec = case.family.spec
     for part in (case.episodes.support, case.episodes.query):
-        assert part.inputs.shape[2:] == spec.input_shape
+        assert inputs_of(part).shape[2:] == spec.input_shape
+        if spec.vocabulary is not None:
+            tokens = jax.tree.leaves((part.inputs, part.targets))
+            assert all(leaf.dtype == np.int32 and leaf.min() >= 0 for leaf in tokens)
+            assert part.inputs["source"].max() < spec.vocabulary
+            assert max(part.targets.max(), part.inputs["prefix"].max()) < spec.output_size
+            assert part.inputs["prefix"].shape == part.targets.shape
+            continue
         assert part.inputs.dtype == np.float32
         if np.issubdtype(part.targets.dtype, np.integer):
             assert part.targets.dtype == np.int32
@@ -115,19 +127,31 @@ def test_facts_say_something_different_of_different_tasks(case):
 @every_family
 def test_the_objective_measures_outputs_of_the_size_of_the_spec(case):
     query = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), case.episodes.query)
-    objective, outputs = case.family.objective, jnp.zeros((len(query.targets), case.family.spec.output_size))
+    objective, outputs = case.family.objective, silence(case.family)(query.inputs)
     metrics = objective.metrics(lambda inputs: outputs, query)
+    if objective.score is not None:
+        metrics = {
+            name: np.asarray(value) for name, value in objective.score(jax.device_get(metrics)).items()
+        }
     assert objective.selection in metrics
     assert all(value.shape == () and np.isfinite(value) for value in metrics.values())
     assert objective.loss(outputs, query.targets) == metrics["loss"]
 
 
+def silence(family):
+    """A predictor that answers zeros, in the shape of the family's outputs."""
+
+    def predict(inputs):
+        if family.spec.vocabulary is not None:
+            return jnp.zeros((*inputs["prefix"].shape, family.spec.output_size))
+        return jnp.zeros((inputs.shape[0], family.spec.output_size))
+
+    return predict
+
+
 @every_family
 def test_an_episode_can_be_drawn(case):
-    def predict(inputs):
-        return jnp.zeros((inputs.shape[0], case.family.spec.output_size))
-
-    figure = Figure()
+    predict, figure = silence(case.family), Figure()
     case.family.draw(
         figure, jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), case.episodes), {0: predict, 1: predict}
     )

@@ -175,7 +175,8 @@ def make_draw(spell: Callable[[Any], list[str]]) -> Callable:
         ]
         longest = max(len(text) for _, text in cells)
         figure.set_size_inches(1.6 + 0.085 * longest, 0.5 + 0.22 * len(cells))
-        axes = figure.subplots()
+        figure.set_layout_engine("none")  # the table is laid out by hand
+        axes = figure.add_axes((0.02, 0.0, 0.96, 0.94))
         axes.set_axis_off()
         axes.set_title("One task of the test split: some of its query sentences")
         table = axes.table(cells, colWidths=[0.15, 0.85], cellLoc="left", edges="open", loc="upper center")
@@ -187,6 +188,7 @@ def make_draw(spell: Callable[[Any], list[str]]) -> Callable:
                 color="crimson" if wrong and column == 1 else "black",
                 weight="bold" if row % len(lines) == 1 else "normal",
                 family="monospace",
+                parse_math=False,
             )
 
     return draw

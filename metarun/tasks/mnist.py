@@ -13,9 +13,10 @@ pictures. The angles and permutations of the three are different, too. All of it
 on the run's seed.
 
 With `labels: shuffled` an episode gives its classes their labels at random, so that only its support can say which is
-which: otherwise a pair of digits, which any network tells apart once it has been trained on it, would need no
-adaptation. With `labels: fixed` a class has the same label in all episodes of its task, and adaptation is to the angle
-or the permutation alone. That it is needed was measured: configs/mnist/rotated.yaml and permuted.yaml.
+which. With `labels: fixed` a class has the same label in all episodes of its task, and adaptation is to the task alone.
+The default is fixed where a network that does not adapt fails with fixed labels. With as many outer steps, such a
+network (`inner_steps: 0`) had 99 % of the test pictures of the pairs right, and 90 % of those at angles that it had
+never seen, where one that adapts had 93 %; but of permuted pictures 21 % instead of 70 %. One seed each.
 """
 
 from collections.abc import Mapping
@@ -58,7 +59,7 @@ class Config:
     shots: Annotated[int, AtLeast(1)] = 5  # support pictures of each class
     queries: Annotated[int, AtLeast(1)] = 5  # query pictures of each class
     labels: Literal["shuffled", "fixed"] | None = None  # of the classes: anew in each episode, or as listed;
-    # null: fixed in the views rotated and permuted, else shuffled
+    # null: fixed in the view permuted, else shuffled
     train_classes: tuple[Label, ...] = (0, 1, 2, 3, 4, 5, 6)  # view classes
     validation_classes: tuple[Label, ...] = ()  # view classes; empty: other pictures of train_classes
     test_classes: tuple[Label, ...] = (7, 8, 9)  # view classes
@@ -100,7 +101,7 @@ class Config:
     @property
     def shuffled(self) -> bool:
         """Whether every episode labels its classes anew."""
-        usual = "fixed" if self.view in ("rotated", "permuted") else "shuffled"
+        usual = "fixed" if self.view == "permuted" else "shuffled"
         return (self.labels or usual) == "shuffled"
 
 

@@ -43,9 +43,7 @@ class Config:
     queries: Annotated[int, AtLeast(1)] = 16  # query sentences
     vocabulary: Annotated[int, AtLeast(300)] = 1000  # sub-words of all languages together, 256 of them bytes
     longest: Annotated[int, AtLeast(1)] = 24  # sub-words of a sentence; pairs with a longer one are left out
-    directions: Literal["both", "forward"] = (
-        "both"  # forward: only as the files are named, en-de from en to de
-    )
+    directions: Literal["both", "forward"] = "both"  # forward: of en-de only from en to de
     holdout: Literal["pairs", "reverse", "sentences"] = "pairs"  # what training does not see
     shares: tuple[Annotated[float, Between(0, 1)], ...] = (0.7, 0.1, 0.2)  # train, validation, test, of that
     split_seed: Annotated[int, Between(0, 2**32 - 1)] = 0  # of what is held out; not the run's seed

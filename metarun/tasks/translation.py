@@ -48,9 +48,7 @@ class Config:
     places: Annotated[int, AtLeast(1)] = 3  # concepts with a preposition or postposition
     times: Annotated[int, AtLeast(1)] = 3  # concepts of one word
     adjective_rate: Share = 0.3  # probability that a noun has an adjective
-    phrase_rate: Annotated[float, Between(0, 0.5)] = (
-        0.2  # that a sentence has a place, and that it has a time
-    )
+    phrase_rate: Annotated[float, Between(0, 0.5)] = 0.2  # of a place in a sentence, and of a time
     sentences: Annotated[int, AtLeast(10)] = 4000  # different meanings, each said in every language
     holdout: Literal["pairs", "reverse", "languages"] = "pairs"  # what training does not see
     held_out: tuple[Share, Share] = (0.1, 0.2)  # shares of validation and test, of those and of the sentences
