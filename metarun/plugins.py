@@ -177,10 +177,11 @@ def _comments(source: str, config: type) -> dict[str, str]:
 
 
 def _comment(lines: list[str], field: ast.AnnAssign) -> str:
-    """What stands behind a field, with the lines of comment below that continue it."""
-    end = field.end_lineno or field.lineno
-    behind = lines[end - 1].encode()[field.end_col_offset :].decode().strip()  # offsets count bytes
-    if not behind.startswith("#"):
-        return ""
-    below = itertools.takewhile(lambda line: line.startswith("#"), map(str.strip, lines[end:]))
-    return " ".join(comment.lstrip("# ") for comment in [behind, *below])
+    """What stands behind a field, or within its parentheses behind its value, with the lines that continue it."""
+    for node in filter(None, (field, field.value)):
+        end = node.end_lineno or node.lineno
+        behind = lines[end - 1].encode()[node.end_col_offset :].decode().strip()  # offsets count bytes
+        if behind.startswith("#"):
+            below = itertools.takewhile(lambda line: line.startswith("#"), map(str.strip, lines[end:]))
+            return " ".join(comment.lstrip("# ") for comment in [behind, *below])
+    return ""

@@ -52,7 +52,9 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, help="where to write; made if it is not there")
-    parser.add_argument("--languages", type=int, default=16, help="how many of the world's, from the first on")
+    parser.add_argument(
+        "--languages", type=int, default=16, help="how many of the world's, from the first on"
+    )
     parser.add_argument("--pairs", type=int, default=60, help="of languages, chosen at random")
     parser.add_argument("--sentences", type=int, default=300, help="of each pair, chosen at random")
     parser.add_argument("--seed", type=int, default=0, help="of the choices")

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from metarun import building, config, experiment
+from metarun import building, config, experiment, plugins
 
 ROOT = Path(__file__).parent.parent / "configs"
 FILES = sorted(ROOT.rglob("*.yaml"))
 
 
 def test_there_are_configs_for_every_task_family():
-    assert {path.parent.name for path in FILES} >= {"sinusoid", "omniglot"}
+    assert {path.parent.name for path in FILES} >= set(plugins.names("task"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")

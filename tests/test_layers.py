@@ -39,6 +39,8 @@ OWNERS = {  # the only parts that import these packages
     "orbax": {"runs"},
     "matplotlib": {"runs"},
     "pooch": {"data"},
+    "sentencepiece": {"data"},
+    "sacrebleu": {"tasks"},
 }
 
 

@@ -115,6 +115,11 @@ def test_the_fields_of_a_base_class_carry_their_comments_too(registry):
     assert plugins.fields("algorithm", "maml") == [("width", "a whole number", 1, "pixels")]
 
 
+def test_a_comment_may_stand_within_the_parentheses_of_a_long_default(registry):
+    registry("maml", MAML.replace('= "second"\n', '= (\n        "second"  # of the outer gradient\n    )\n'))
+    assert plugins.fields("algorithm", "maml")[2].comment == "of the outer gradient"
+
+
 def test_annotations_may_be_postponed(registry):
     registry("maml", MAML.replace('"""\n\nfrom', '"""\n\nfrom __future__ import annotations\n\nfrom'))
     assert plugins.fields("algorithm", "maml")[1].description == "a whole number, at least 1"

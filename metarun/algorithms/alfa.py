@@ -31,9 +31,7 @@ class Config:
     """The inner loop."""
 
     inner_steps: Annotated[int, AtLeast(0)] = 5  # steps on the support
-    inner_lr: Annotated[float, Above(0)] = (
-        0.01  # where a begins, for a loss that is the mean over the support
-    )
+    inner_lr: Annotated[float, Above(0)] = 0.01  # where a begins, for a mean over the support
     initial: Literal["learned", "random"] = "learned"  # the start of every task: trained, or as it was drawn
     order: Literal["second", "first"] = "second"  # of the outer gradient; first drops the Hessian
     loop: Literal["scan", "unroll"] = "unroll"  # of the inner steps: scan compiles faster, unroll runs faster

@@ -45,8 +45,8 @@ class Config:
 
     inner_steps: Annotated[int, AtLeast(0)] = 1  # gradient steps on the support
     inner_lr: Annotated[float, Above(0)] = 0.01  # α, or what it starts from where it is learned
-    learned_lr: Literal["global", "layer", "parameter", "layer_and_step"] | None = None
-    # how many α the outer loop learns: one, one for each array, one for each number of it, one for each array and
+    learned_lr: Literal["global", "layer", "parameter", "layer_and_step"] | None = None  # α that are learned:
+    # one, one for each array, one for each number of it, one for each array and
     # step; null: α is fixed. Steps beyond those of the training take the last step's
     inner_loss: Literal["mean", "sum"] = "mean"  # over the support; sum: the mean times the number of outputs
     inner_optimizer: Literal["sgd", "momentum", "rmsprop", "adam", "adam_without_momentum"] = (
