@@ -178,7 +178,8 @@ def _comments(source: str, config: type) -> dict[str, str]:
 
 def _comment(lines: list[str], field: ast.AnnAssign) -> str:
     """What stands behind a field, or within its parentheses behind its value, with the lines that continue it."""
-    for node in filter(None, (field, field.value)):
+    nodes: list[ast.stmt | ast.expr] = [field, *([field.value] if field.value else [])]
+    for node in nodes:
         end = node.end_lineno or node.lineno
         behind = lines[end - 1].encode()[node.end_col_offset :].decode().strip()  # offsets count bytes
         if behind.startswith("#"):

@@ -22,7 +22,7 @@ from metarun.tasks import omniglot
 def main() -> None:
     options = parse()
     drawings = dataset.load(locations.data_root(), dataset.ORIGINAL_SIZE)
-    split = range(omniglot.CHARACTERS)
+    split = np.arange(omniglot.CHARACTERS)
     if options.split != "all":
         split = omniglot.split_characters(omniglot.Config())[options.split]
     generator = np.random.default_rng(options.seed)

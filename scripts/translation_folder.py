@@ -18,7 +18,7 @@ from metarun.tasks import _language, translation
 def main() -> None:
     options = parse()
     generator = np.random.default_rng(options.seed)
-    world = make_world()
+    world = translation.make_world(translation.Config())
     every = list(itertools.combinations(range(options.languages), 2))
     options.folder.mkdir(parents=True, exist_ok=True)
     for index in sorted(generator.permutation(len(every))[: options.pairs]):
@@ -28,23 +28,6 @@ def main() -> None:
         lines = [f"{source}\t{target}\n" for source, target in zip(*columns, strict=True)]
         (options.folder / f"l{first:02}-l{second:02}.tsv").write_text("".join(lines), encoding="utf-8")
     print(options.folder)
-
-
-def make_world() -> _language.World:
-    """The default world of the task family."""
-    config = translation.Config()
-    sizes = _language.Sizes(config.nouns, config.verbs, config.adjectives, config.places, config.times)
-    return _language.make_world(
-        config.world_seed,
-        sizes,
-        config.languages,
-        config.orders,
-        config.forms,
-        config.shared,
-        config.adjective_rate,
-        config.phrase_rate,
-        config.sentences,
-    )
 
 
 def parse() -> argparse.Namespace:

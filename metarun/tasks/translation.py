@@ -68,18 +68,7 @@ def build(config: Config) -> base.TaskFamily:
     Raises:
       ValueError: the grammar has too few sentences, or a split too few languages, pairs or sentences.
     """
-    sizes = _language.Sizes(config.nouns, config.verbs, config.adjectives, config.places, config.times)
-    world = _language.make_world(
-        config.world_seed,
-        sizes,
-        config.languages,
-        config.orders,
-        config.forms,
-        config.shared,
-        config.adjective_rate,
-        config.phrase_rate,
-        config.sentences,
-    )
+    world = make_world(config)
     pairs, sentences = split_pairs(config), split_sentences(config)
     data = {
         name: {"corpus": world.corpus[:, sentences[name]], "sentence": sentences[name], "pair": pairs[name]}
@@ -112,6 +101,22 @@ def build(config: Config) -> base.TaskFamily:
         _sentences.make_draw(spell),
         make_groups(config, pairs["train"]) if config.holdout == "languages" else None,
         _sentences.make_form(spell, lambda text: _language.read(world.vocabulary, text), length),
+    )
+
+
+def make_world(config: Config) -> _language.World:
+    """The languages, their words and all their sentences."""
+    sizes = _language.Sizes(config.nouns, config.verbs, config.adjectives, config.places, config.times)
+    return _language.make_world(
+        config.world_seed,
+        sizes,
+        config.languages,
+        config.orders,
+        config.forms,
+        config.shared,
+        config.adjective_rate,
+        config.phrase_rate,
+        config.sentences,
     )
 
 
