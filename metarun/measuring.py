@@ -26,10 +26,19 @@ class Judge(NamedTuple):
 def make_judge(config: RunConfig, family: base.TaskFamily, data: dict[str, PyTree]) -> Judge:
     """The judge of a run, which shares the data of training: ways, shots and queries change no split."""
     selection = building.judged_selection(config.task, config.evaluation)
-    recipe = {"task": selection.name, **dataclasses.asdict(selection.config)}
+    recipe = {"task": selection.name, **chosen_options(selection.config)}
     if selection == config.task:
         return Judge(family, data, recipe)
     return Judge(building.task_family(selection)._replace(data={}), data, recipe)
+
+
+def chosen_options(config: Any) -> dict[str, Any]:
+    """The options of a task that are not at their default: a new option must not give old episodes a new hash."""
+    return {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(config)
+        if field.default is dataclasses.MISSING or getattr(config, field.name) != field.default
+    }
 
 
 def variants(
