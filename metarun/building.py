@@ -65,6 +65,15 @@ def has_inner_steps(selection: Selection) -> bool:
     return any(field.name == "inner_steps" for field in dataclasses.fields(selection.config))
 
 
+def adapted_steps(config: RunConfig, index: int) -> int | None:
+    """Inner steps of the adapted learner of stage `index`; None of an algorithm without inner steps."""
+    selection = config.stages[index].algorithm
+    if not has_inner_steps(selection):
+        return None
+    options: Any = selection.config
+    return config.evaluation.adapted_steps or options.inner_steps
+
+
 def algorithm(
     config: RunConfig,
     index: int,

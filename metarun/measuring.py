@@ -58,12 +58,14 @@ def variants(
     selection = config.stages[index].algorithm
     steps: dict[str, int | None] = {"adapted": None}
     if building.has_inner_steps(selection):
-        steps = {"unadapted": 0, **steps, **{str(count): count for count in curve}}
-    elif curve:
+        adapted = config.evaluation.adapted_steps
+        steps = {"unadapted": 0, "adapted": adapted, **{str(count): count for count in curve}}
+    elif (curve or config.evaluation.adapted_steps) and not any(
+        building.has_inner_steps(stage.algorithm) for stage in config.stages
+    ):
+        key = "inner_steps" if curve else "adapted_steps"
         raise errors.ConfigError(
-            f"{selection.name} has no inner steps",
-            "evaluation.inner_steps",
-            "leave evaluation.inner_steps out",
+            f"{selection.name} has no inner steps", f"evaluation.{key}", f"leave evaluation.{key} out"
         )
     return {
         f"{mode}/{name}": building.algorithm(config, index, family, mode, count, objective)

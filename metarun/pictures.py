@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from metarun import base, evaluation, measuring
+from metarun import base, building, evaluation, measuring
 from metarun.assessment import Trained
 from metarun.runs import metrics, pictures
 from metarun.stages import Session
@@ -70,7 +70,7 @@ def write_episode(session: Session, index: int, weights: base.Weights, path: Pat
 def make_predictors(session: Session, index: int, weights: base.Weights, support: base.Examples) -> dict:
     """{inner steps: predict}; algorithms without inner steps have one predictor, at 0."""
     wanted = session.config.evaluation
-    options = session.config.stages[index].algorithm.config
+    adapted = building.adapted_steps(session.config, index) or 0
     chosen = measuring.variants(
         session.config,
         index,
@@ -82,7 +82,7 @@ def make_predictors(session: Session, index: int, weights: base.Weights, support
     predictors = {}
     for variant, algorithm in chosen.items():
         name = variant.split("/")[1]
-        steps = {"unadapted": 0, "adapted": getattr(options, "inner_steps", 0)}.get(name)
+        steps = {"unadapted": 0, "adapted": adapted}.get(name)
         learner = jax.jit(algorithm.adapt)(weights, support)
         predict = jax.jit(algorithm.predict)
         predictors[int(name) if steps is None else steps] = lambda inputs, p=predict, state=learner: (

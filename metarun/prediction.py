@@ -211,7 +211,7 @@ def load(
       path: a run directory, or RUN/checkpoints/<stage>/<step>.
       stage: which stage of the run; None: the last one, or that of the checkpoint.
       mode: "inductive" or "transductive", what normalises the queries; None: the run's first evaluation mode.
-      inner_steps: of the inner loop; None: as trained.
+      inner_steps: of the inner loop; None: as the run evaluates its adapted learner.
       overrides: `key=value` of the evaluation and accelerator sections, such as "accelerator.platform=cpu".
 
     Raises:
@@ -228,7 +228,7 @@ def load(
         raise errors.UsageError(
             f"there is no mode {chosen_mode}", "mode", f"use one of {', '.join(sorted(modes))}"
         )
-    steps = inner_steps_of(run_config.stages[index], inner_steps)
+    steps = inner_steps_of(run_config, index, inner_steps)
     device = parallel.select(run_config.accelerator)[0]
     family = building.task_outline(run_config.task)
     problem = assessment.Problem(family, dict(family.data), measuring.Judge(family, {}, {}))
@@ -236,7 +236,7 @@ def load(
     name = run_config.stages[index].name
 
     def build(objective: base.Objective) -> base.Algorithm:
-        return building.algorithm(run_config, index, family, chosen_mode, inner_steps, objective)
+        return building.algorithm(run_config, index, family, chosen_mode, steps, objective)
 
     return TrainedRun(root, name, trained[name], family, build, chosen_mode, steps)
 
@@ -257,22 +257,22 @@ def stage_index(run_config: config.RunConfig, root: Path, asked: Path | None, st
     return names.index(wanted)
 
 
-def inner_steps_of(stage: config.Stage, given: int | None) -> int | None:
-    """How many inner steps the learner takes; None of an algorithm without an inner loop.
+def inner_steps_of(run_config: config.RunConfig, index: int, given: int | None) -> int | None:
+    """How many inner steps the learner of stage `index` takes; None of an algorithm without an inner loop.
 
     Raises:
       UsageError: steps were asked for, and there are none, or their number is negative.
     """
-    if building.has_inner_steps(stage.algorithm):
-        steps: Any = stage.algorithm.config
-        wanted = steps.inner_steps if given is None else given
-        if wanted < 0:
-            raise errors.UsageError(f"{wanted} inner steps cannot be taken", "inner steps", "take 0 or more")
-        return wanted
-    if given is not None:
+    adapted = building.adapted_steps(run_config, index)
+    if given is None:
+        return adapted
+    stage = run_config.stages[index]
+    if adapted is None:
         what = f"{stage.algorithm.name} has no inner steps"
         raise errors.UsageError(what, f"stage {stage.name}", "leave the inner steps out")
-    return None
+    if given < 0:
+        raise errors.UsageError(f"{given} inner steps cannot be taken", "inner steps", "take 0 or more")
+    return given
 
 
 def kind_of(family: base.TaskFamily) -> Kind:

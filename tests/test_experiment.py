@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import metarun
 from metarun import assessment, config, errors, experiment
 from metarun.progress import Progress
 from metarun.runs import checkpoints, manifest, metrics, state_files
@@ -287,6 +288,13 @@ def test_an_evaluation_may_set_its_own_shots_split_and_curve_and_writes_nothing(
     assert part["inner_steps"]["0"] == part["unadapted"]
     assert part["inner_steps"]["1"] == part["adapted"] != part["inner_steps"]["4"]
     assert result["episodes"]["hash"] != read_json(single / "result.json")["episodes"]["hash"]
+
+
+def test_the_adapted_learner_may_take_other_steps_than_in_training(single):
+    wanted = ["evaluation.adapted_steps=4", "evaluation.inner_steps=[1, 4]", "evaluation.episodes=4"]
+    part = assessment.evaluate(single, wanted, None, Progress()).result["stages"]["maml"]["inductive"]
+    assert part["adapted"] == part["inner_steps"]["4"] != part["inner_steps"]["1"]
+    assert metarun.load(single, overrides=wanted[:1]).inner_steps == 4
 
 
 @pytest.mark.parametrize(

@@ -220,9 +220,10 @@ def test_inner_steps_are_refused_where_there_are_none():
 
     selection = config.Selection("prototypes", Config())
     stage = config.Stage("only", selection, selection, config.Training(steps=1))
-    assert prediction.inner_steps_of(stage, None) is None
+    run = config.RunConfig(task=selection, stages=(stage,))
+    assert prediction.inner_steps_of(run, 0, None) is None
     with pytest.raises(errors.UsageError, match="prototypes has no inner steps"):
-        prediction.inner_steps_of(stage, 3)
+        prediction.inner_steps_of(run, 0, 3)
 
 
 # Classes

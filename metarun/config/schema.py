@@ -78,6 +78,7 @@ class Evaluation:
         "test"  # of the final evaluation; selection sees validation
     )
     modes: tuple[Mode, ...] = ("inductive",)  # each is measured; the first one selects
+    adapted_steps: Count | None = None  # inner steps of the adapted learner; null: as in training
     inner_steps: tuple[Annotated[int, AtLeast(0)], ...] = ()  # points of the adaptation curve; empty: none
     ways: Count | None = None  # null: as in training
     shots: Count | None = None  # null: as in training
