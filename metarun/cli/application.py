@@ -147,7 +147,9 @@ def predict(
     mode: Annotated[
         str | None, typer.Option(help="inductive or transductive. Default: the first one of the evaluation.")
     ] = None,
-    inner_steps: Annotated[int | None, typer.Option(help="Steps of adaptation. Default: as evaluated.")] = None,
+    inner_steps: Annotated[
+        int | None, typer.Option(help="Steps of adaptation. Default: as evaluated.")
+    ] = None,
     as_json: Json = False,
     csv: Annotated[Path | None, typer.Option(help="Write the predictions as CSV.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet of pictures as PNG.")] = None,
