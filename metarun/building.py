@@ -90,19 +90,19 @@ def algorithm(
       objective: of the family as it is evaluated, perhaps in other ways than `family`, that of training, which
         gives the models their shape; None: the objective of `family`.
     """
-    stage = config.stages[index]
     objective = objective or family.objective
-    earlier = {
-        before.name: algorithm(config, position, family, mode, objective=objective)
-        for position, before in enumerate(config.stages[:index])
-    }
-    selection = stage.algorithm
-    if inner_steps is not None:
-        selection = Selection(selection.name, dataclasses.replace(selection.config, inner_steps=inner_steps))
-    options = plugins.real_config("algorithm", selection.name, selection.config)
-    with refusals(f"algorithm of stage {stage.name}"):
-        network = model(stage.model, family.spec, mode or stage.training.mode)
-        return plugins.load("algorithm", selection.name).build(options, network, objective, earlier)
+    built: dict[str, base.Algorithm] = {}
+    for position, stage in enumerate(config.stages[: index + 1]):  # each once, on all before it
+        selection = stage.algorithm
+        if position == index and inner_steps is not None:
+            changed = dataclasses.replace(selection.config, inner_steps=inner_steps)
+            selection = Selection(selection.name, changed)
+        options = plugins.real_config("algorithm", selection.name, selection.config)
+        with refusals(f"algorithm of stage {stage.name}"):
+            network = model(stage.model, family.spec, mode or stage.training.mode)
+            module = plugins.load("algorithm", selection.name)
+            built[stage.name] = module.build(options, network, objective, dict(built))
+    return built[config.stages[index].name]
 
 
 def model(selection: Selection, spec: base.Spec, mode: str) -> base.Model:
