@@ -1,9 +1,11 @@
 """Measuring the stages of a run, at its end or afterwards from its checkpoints. Writes nothing."""
 
+import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from metarun import (
     base,
@@ -15,6 +17,7 @@ from metarun import (
     measuring,
     optimizer,
     parallel,
+    population,
     training,
 )
 from metarun.base import PyTree
@@ -129,13 +132,11 @@ def state_template(
     """Shapes and dtypes of a stage's state; computes nothing."""
     stage_training = run_config.stages[index].training
     algorithm = building.algorithm(run_config, index, problem.family)
-    mesh = parallel.task_mesh(jax.local_devices()[:1], stage_training.tasks_per_step)
+    mesh = parallel.make_mesh(jax.local_devices()[:1], stage_training.tasks_per_step, run_config.replicas)
     chain = optimizer.build(stage_training)
     loop = training.Loop(algorithm, problem.family.sample, chain, stage_training, mesh)
-    key = training.stage_key(run_config.seed, index)
-    return jax.eval_shape(
-        lambda *arguments: training.initial_state(loop, *arguments), problem.data["train"], key, earlier
-    )
+    initial = functools.partial(training.initial_states, loop)
+    return jax.eval_shape(initial, problem.data["train"], population.keys(run_config, index), earlier)
 
 
 def measure(
@@ -162,18 +163,71 @@ def measure(
         if stage.name not in trained:
             continue
         progress.measuring(stage.name, wanted.split, wanted.episodes)
-        chosen = measuring.variants(
-            run_config, index, problem.family, wanted.modes, wanted.inner_steps, judge.family.objective
-        )
-        weights = trained[stage.name].weights
-        measuring.check_ways(judge, problem.family, next(iter(chosen.values())), weights)
-        at_once = stage.training.task_chunk or stage.training.tasks_per_step
-        measured = evaluation.make_measure(chosen, judge.family, at_once)(weights, data, keys)
-        results[stage.name] = {"step": trained[stage.name].step, **measuring.layout(measured, names, groups)}
+        measured = measure_stage(run_config, index, problem, trained[stage.name].weights, wanted.split)
+        result = {"step": trained[stage.name].step}
+        if stage.copies is None:
+            result |= measuring.layout(measured, names, groups)
+        else:
+            best = best_members(run_config, index, problem, trained[stage.name].weights, measured)
+            result |= measuring.layout_members(measured, best, names, groups)
+        results[stage.name] = result
         values[stage.name] = measuring.columns(measured) | ({} if groups is None else {"group": groups})
     episodes = {
         "count": wanted.episodes,
         "hash": evaluation.episodes_hash(judge.family, data, keys, judge.recipe),
     }
-    head = {"step": trained[list(trained)[-1]].step, "split": wanted.split, "modes": list(wanted.modes)}
+    head: dict[str, Any] = {
+        "step": trained[list(trained)[-1]].step,
+        "split": wanted.split,
+        "modes": list(wanted.modes),
+    }
+    if run_config.replicas > 1:
+        head["seeds"] = [run_config.seed + replica for replica in range(run_config.replicas)]
     return head | {"episodes": episodes, "stages": results}, values
+
+
+def measure_stage(
+    run_config: config.RunConfig, index: int, problem: Problem, weights: base.Weights, split: str
+) -> evaluation.Values:
+    """Every variant of a stage, [replica, member, episode], on the frozen episodes of a split.
+
+    Raises:
+      ConfigError: the learner cannot tell as many classes apart.
+    """
+    wanted, judge, stage = run_config.evaluation, problem.judge, run_config.stages[index]
+    chosen = measuring.variants(
+        run_config, index, problem.family, wanted.modes, wanted.inner_steps, judge.family.objective
+    )
+    place = population.positions(run_config, index)[0]
+    shapes = jax.eval_shape(lambda: population.take(weights, place))
+    measuring.check_ways(judge, problem.family, next(iter(chosen.values())), shapes)
+    at_once = stage.training.task_chunk or stage.training.tasks_per_step
+    axes = len(population.sizes(run_config, index))
+    keys = evaluation.episode_keys(wanted.seed, split, wanted.episodes)
+    measured: evaluation.Values = evaluation.make_measure(chosen, judge.family, at_once, axes)(
+        weights, judge.data[split], keys
+    )
+    return measured
+
+
+def best_members(
+    run_config: config.RunConfig,
+    index: int,
+    problem: Problem,
+    weights: base.Weights,
+    measured: evaluation.Values,
+) -> np.ndarray | None:
+    """Which member is the best of the validation split, [] or [replica]; None where there is no such split.
+
+    Args:
+      measured: on the configured split, and not measured again where that is the one.
+    """
+    if "validation" not in problem.judge.data:
+        return None
+    if run_config.evaluation.split != "validation":
+        measured = measure_stage(run_config, index, problem, weights, "validation")
+    objective = problem.judge.family.objective
+    column = measured[f"{run_config.evaluation.modes[0]}/adapted"][objective.selection]
+    means = column.mean(axis=-1, dtype=np.float64)
+    badness = np.where(np.isnan(means), np.inf, -means if objective.higher_is_better else means)
+    return np.asarray(np.argmin(badness, axis=-1))

@@ -27,6 +27,21 @@ class Episode(NamedTuple):
     # for pooled pre-training, pictures and diagnostics; adapt and predict never see it
 
 
+class Relations(NamedTuple):
+    """A knowledge graph of what training knows: its classes, or its kinds of tasks, and the concepts above them.
+
+    The first `known` nodes are the classes of the training split, or the kinds of its tasks. Then come concepts, such
+    as alphabets, and last what a user's own edges may name too, such as the classes of other splits.
+    """
+
+    names: tuple[str, ...]  # of the nodes, all different
+    known: int
+    edges: tuple[tuple[int, int], ...]  # (member, concept), places in `names`
+    of: Callable[[PyTree], Any]  # facts of ONE training episode -> int32 below `known`, which nodes it is of:
+    # [way], its classes, or [], the kind of the task
+    of_tasks: bool = False  # whether the nodes are kinds of tasks, and not classes
+
+
 class Objective(NamedTuple):
     """What "good" means in a task family."""
 
@@ -49,6 +64,9 @@ class Objective(NamedTuple):
         None  # that the training split has in all: then facts["class"], int32 [way] and below this
     )
     # number, says in a training episode which of them each way is, for pooled pre-training
+    relations: Relations | None = (
+        None  # between training classes or kinds of tasks, as a prior of what is new; None: none known
+    )
 
 
 class Spec(NamedTuple):
@@ -96,6 +114,9 @@ class TaskFamily(NamedTuple):
     # (matplotlib figure, episode, {inner steps: predict}) -> None: a picture of one episode
     groups: Groups | None = None  # of tasks, if there are any
     form: Pictures | Sentences | None = None  # of one input; None: a vector of numbers
+    drift: Callable[[PyTree, Any, Any, Any], Episode] | None = None
+    # (data[split], task key, position, examples key) -> Episode: a point of the path of tasks that the task key draws.
+    # Whole positions from 0 are independent tasks, and the task changes little by little between them; None: no drift
 
 
 class Model(NamedTuple):
@@ -126,3 +147,8 @@ class Algorithm(NamedTuple):
     ]  # (weights, episode, key) -> (scalar, {name: scalar}): the outer objective
     adapt: Callable[[Weights, Examples], PyTree]  # (weights, support) -> learner
     predict: Callable[[PyTree, PyTree], PyTree]  # (learner, inputs) -> outputs
+    annealed: bool = (
+        False  # whether loss takes the share of the stage's steps that are done, in [0, 1), after the key
+    )
+    update: Callable[[Weights, PyTree, Examples], PyTree] | None = None
+    # (weights, learner, support) -> learner: goes on adapting from a learner; None: it can only adapt anew

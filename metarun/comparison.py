@@ -17,6 +17,7 @@ import numpy as np
 from metarun import errors, evaluation
 from metarun.runs import directory, manifest
 
+WIDE = 30  # times: errors that lie further apart are drawn on a logarithmic scale
 LOWER_IS_BETTER = ("loss",)  # every other metric of every family is better when higher
 
 
@@ -26,19 +27,20 @@ class Cost(NamedTuple):
     steps: int | None  # outer steps
     seconds: float | None  # of training, without compiling and measuring
     earlier_seconds: float | None  # of the stages before it, on which it may build
-    parameters: int | None  # numbers that are trained
+    parameters: int | None  # numbers that are trained, of one learner
     state_bytes: int | None  # of weights and optimizer, in memory and in a checkpoint
 
 
 class Candidate(NamedTuple):
-    """One stage of one run, as it was measured."""
+    """One stage of one run, or one member of it, as it was measured."""
 
     label: str
     run: Path
     stage: str
-    values: dict[str, np.ndarray]  # {metric: [episode]}
+    values: dict[str, np.ndarray]  # {metric: [episode]}, of several replicas their mean
     episodes: dict[str, Any]  # split, count and hash
     cost: Cost
+    seeds: dict[str, np.ndarray] | None = None  # {metric: [replica]}, the mean of each; None: there is one
 
 
 class Choice(NamedTuple):
@@ -50,12 +52,13 @@ class Choice(NamedTuple):
 
 
 def compare(paths: list[Path], choice: Choice) -> dict[str, Any]:
-    """The comparison of every stage of these runs, ready for JSON: best first.
+    """The comparison of every stage of these runs, ready for JSON: best first. With copies every member counts.
 
     Returns:
       {"metric", "higher_is_better", "mode", "learner", "episodes", "ranking": [{"label", "run", "stage", "mean",
       "ci95", "behind": {"mean", "ci95"}, "cost"}], "differences": [{"of", "minus", "mean", "ci95", "differ"}]};
-      `behind` is the difference to the best, and `differ` says whether its interval excludes zero.
+      `behind` is the difference to the best, and `differ` says whether its interval excludes zero. Of a run with
+      replicas all these are of their mean, over the episodes; "seeds": {"ci95", "values"} stands in its ranking.
 
     Raises:
       UsageError: fewer than two stages, or what is asked for was not measured, or not on the same episodes.
@@ -94,9 +97,14 @@ def entry(each: Candidate, best: Candidate, metric: str) -> dict[str, Any]:
     """A line of the ranking."""
     behind = None if each is best else paired(each, best, metric)._asdict()
     head = {"label": each.label, "run": str(each.run), "stage": each.stage}
+    seeds = {}
+    if each.seeds is not None:
+        of_seeds = each.seeds[metric]
+        seeds["seeds"] = {"ci95": evaluation.interval(of_seeds).ci95, "values": of_seeds.tolist()}
     return {
         **head,
         **evaluation.interval(each.values[metric])._asdict(),
+        **seeds,
         "behind": behind,
         "cost": each.cost._asdict(),
     }
@@ -154,17 +162,39 @@ def labels(paths: list[Path]) -> list[str]:
 def candidates_of(
     path: Path, run_label: str, result: dict[str, Any], mode: str, learner: str
 ) -> list[Candidate]:
-    """Every stage of a run."""
+    """Every stage of a run; of one with copies every member."""
     stages, found, earlier = result["stages"], [], 0.0
+    replicas = len(result.get("seeds", [0]))
     for stage, part in stages.items():
         label = f"{run_label}/{stage}" if len(stages) > 1 else run_label
-        cost = cost_of(path, stage, part["step"], earlier)
+        cost = cost_of(path, stage, part["step"], earlier, replicas * len(part.get("members", [0])))
         earlier += cost.seconds or 0.0
         values = read_values(path, stage, result["split"], f"{mode}/{learner}")
         episodes = {"split": result["split"], **result["episodes"]}
         metrics = {name: values[name] for name in order_of(part, mode, learner) if name in values}
-        found.append(Candidate(label, path, stage, metrics, episodes, cost))
+        for suffix, columns in members_of(metrics, part):
+            each = Candidate(label + suffix, path, stage + suffix, columns, episodes, cost)
+            found.append(each if replicas == 1 else over_replicas(each))
     return found
+
+
+def members_of(
+    columns: dict[str, np.ndarray], part: dict[str, Any]
+) -> list[tuple[str, dict[str, np.ndarray]]]:
+    """(`[0]`, the values of the member) for every member of a stage; one with an empty name without copies."""
+    if "members" not in part:
+        return [("", columns)]
+    return [
+        (f"[{member}]", {name: column[..., member, :] for name, column in columns.items()})
+        for member in range(len(part["members"]))
+    ]
+
+
+def over_replicas(each: Candidate) -> Candidate:
+    """The mean over the replicas, of values [replica, episode]."""
+    means = {name: column.mean(axis=0, dtype=np.float64) for name, column in each.values.items()}
+    seeds = {name: column.mean(axis=1, dtype=np.float64) for name, column in each.values.items()}
+    return each._replace(values=means, seeds=seeds)
 
 
 def order_of(part: dict[str, Any], mode: str, learner: str) -> list[str]:
@@ -217,8 +247,8 @@ def read_values(path: Path, stage: str, split: str, variant: str) -> dict[str, n
     return found
 
 
-def cost_of(path: Path, stage: str, step: int, earlier_seconds: float) -> Cost:
-    """What the stage took, from the manifest of the checkpoint that was measured."""
+def cost_of(path: Path, stage: str, step: int, earlier_seconds: float, learners: int) -> Cost:
+    """What the stage took, all its learners together, from the manifest of the checkpoint that was measured."""
     try:
         saved = manifest.read(path / "checkpoints" / stage / str(step))
     except errors.CheckpointError:
@@ -227,7 +257,8 @@ def cost_of(path: Path, stage: str, step: int, earlier_seconds: float) -> Cost:
     width = {name: np.dtype(leaf.dtype).itemsize for name, leaf in saved.leaves.items()}
     trained = sum(count for name, count in numbers.items() if name.startswith("state.weights.trained"))
     seconds = saved.facts.get("seconds")
-    return Cost(step, seconds, earlier_seconds, trained, sum(numbers[name] * width[name] for name in numbers))
+    state_bytes = sum(numbers[name] * width[name] for name in numbers)
+    return Cost(step, seconds, earlier_seconds, trained // learners, state_bytes)
 
 
 def draw(figure, comparison: dict[str, Any]) -> None:
@@ -240,6 +271,9 @@ def draw(figure, comparison: dict[str, Any]) -> None:
     )
     left.set(yticks=list(rows), yticklabels=[each["label"] for each in ranking], xlabel=comparison["metric"])
     left.set_title("mean and 95 % interval")
+    means = [each["mean"] for each in ranking]
+    if not comparison["higher_is_better"] and 0 < WIDE * min(means) < max(means) < math.inf:
+        left.set_xscale("log")
     behind = [each["behind"] or {"mean": 0.0, "ci95": 0.0} for each in ranking]
     right.axvline(0.0, color="silver", linewidth=1)
     right.errorbar(

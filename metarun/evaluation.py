@@ -19,7 +19,7 @@ from metarun import base
 from metarun.base import PyTree
 
 SPLITS = ("train", "validation", "test")  # their order is part of the episodes' keys
-Values = dict[str, dict[str, np.ndarray]]  # {variant: {metric: [episode]}}
+Values = dict[str, dict[str, np.ndarray]]  # {variant: {metric: [episode]}}, or [replica, member, episode]
 
 
 class Interval(NamedTuple):
@@ -38,10 +38,32 @@ def interval(values: Float[np.ndarray, "episode"]) -> Interval:
     )
 
 
-def summarise(values: Values) -> dict[str, dict[str, dict[str, float]]]:
-    """{variant: {metric: {"mean": ..., "ci95": ...}}}, ready for JSON."""
+def summarise(values: Values) -> dict[str, dict[str, dict[str, Any]]]:
+    """{variant: {metric: {"mean": ..., "ci95": ...}}}, ready for JSON; see `summary`."""
     return {
-        variant: {name: interval(column)._asdict() for name, column in columns.items()}
+        variant: {name: summary(column) for name, column in columns.items()}
+        for variant, columns in values.items()
+    }
+
+
+def summary(column: Float[np.ndarray, "*replica episode"]) -> dict[str, Any]:
+    """{"mean", "ci95"} over the episodes.
+
+    Of values [replica, episode] these are of the mean over the replicas, and "seeds" is beside them: the mean of each
+    replica, "values", and the half-width of Student's interval of those around the same mean, "ci95".
+    """
+    if column.ndim == 1:
+        return interval(column)._asdict()
+    of_seeds = column.mean(axis=1, dtype=np.float64)
+    seeds = {"ci95": interval(of_seeds).ci95, "values": of_seeds.tolist()}
+    return interval(column.mean(axis=0, dtype=np.float64))._asdict() | {"seeds": seeds}
+
+
+def of_learner(values: Values, position: Mapping[str, int]) -> Values:
+    """The values of the learner that stands there on the leading axes, [episode]."""
+    place = tuple(position.values())
+    return {
+        variant: {name: column[place] for name, column in columns.items()}
         for variant, columns in values.items()
     }
 
@@ -83,10 +105,15 @@ def episode_groups(
     return np.asarray(indices(keys))
 
 
-def make_measure(variants: Mapping[str, base.Algorithm], family: base.TaskFamily, at_once: int) -> Callable:
+def make_measure(
+    variants: Mapping[str, base.Algorithm], family: base.TaskFamily, at_once: int, axes: int = 0
+) -> Callable:
     """(weights, data[split], keys [episode]) -> Values: every variant on every episode, in one program.
 
-    `at_once` episodes are computed in parallel, as in training, so that the memory is known to suffice.
+    Args:
+      at_once: episodes that are computed in parallel, as in training, so that the memory is known to suffice.
+      axes: how many leading axes the weights have, of learners that are all measured on the same episodes; they
+        are the leading axes of the values, too.
     """
 
     def one_episode(weights: base.Weights, data: PyTree, key: PRNGKeyArray):
@@ -101,18 +128,41 @@ def make_measure(variants: Mapping[str, base.Algorithm], family: base.TaskFamily
     @jax.jit
     def all_episodes(weights: base.Weights, data: PyTree, keys: Key[Array, "episode"]):
         batch = jax.vmap(one_episode, in_axes=(None, None, 0))
+        for _ in range(axes):
+            batch = jax.vmap(batch, in_axes=(0, None, None))
         return jax.lax.map(lambda part: batch(weights, data, part), keys.reshape(-1, at_once))
 
     def measure(weights: base.Weights, data: PyTree, keys: Key[Array, "episode"]) -> Values:
         count = keys.shape[0]
         filled = jnp.arange(-(-count // at_once) * at_once) % count  # the list again fills the last batch
         batches = jax.device_get(all_episodes(weights, data, keys[filled]))
-        columns = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:count], batches)
+        columns = jax.tree.map(lambda leaf: joined(leaf, axes, count), batches)
         return {  # in the order of the variants: jax has sorted the keys
-            variant: scored(family.objective, columns[variant]) for variant in variants
+            variant: scored_each(family.objective, columns[variant], axes) for variant in variants
         }
 
     return measure
+
+
+def joined(batches: np.ndarray, axes: int, count: int) -> np.ndarray:
+    """[batch, *axes, at_once, ...] as [*axes, episode, ...], the first `count` episodes."""
+    leading = np.moveaxis(batches, 0, axes)
+    shape = leading.shape
+    return leading.reshape(*shape[:axes], -1, *shape[axes + 2 :])[(slice(None),) * axes + (slice(count),)]
+
+
+def scored_each(
+    objective: base.Objective, columns: dict[str, np.ndarray], axes: int
+) -> dict[str, np.ndarray]:
+    """{metric: [*axes, episode]} of what the program gave, {name: [*axes, episode, ...]}."""
+    if axes == 0:
+        return scored(objective, columns)
+    size = len(next(iter(columns.values())))
+    parts = [
+        scored_each(objective, {name: column[place] for name, column in columns.items()}, axes - 1)
+        for place in range(size)
+    ]
+    return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
 
 
 def scored(objective: base.Objective, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

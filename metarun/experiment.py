@@ -16,6 +16,7 @@ from metarun import (
     measuring,
     parallel,
     pictures,
+    population,
     reporting,
     stopping,
     trees,
@@ -39,7 +40,7 @@ def train(
       MetarunError: what the user can act on, with its exit code; the run directory says how far it came.
       Stopped: a signal; the state is saved.
     """
-    devices = parallel.select(run_config.accelerator)
+    devices = parallel.select(run_config.accelerator, run_config.replicas)
     with RunDirectory.open(path, resume) as run, reporting.logged(run.log), stopping.StopRequest() as stop:
         settle_config(run, run_config)
         names = [f"{device.platform}:{device.id} {device.device_kind}" for device in devices]
@@ -63,7 +64,7 @@ def settle_config(run: RunDirectory, run_config: config.RunConfig) -> None:
 
 def dry_run(run_config: config.RunConfig) -> str:
     """Build everything and trace every stage's first step, so that what cannot work fails here; one line on each."""
-    devices = parallel.select(run_config.accelerator)
+    devices = parallel.select(run_config.accelerator, run_config.replicas)
     problem = assessment.prepare(run_config, devices[0])
     lines: list[str] = []
     earlier: dict[str, base.Weights] = {}
@@ -71,9 +72,12 @@ def dry_run(run_config: config.RunConfig) -> str:
         build_once(run_config, index, problem.family)
         state = assessment.state_template(run_config, index, problem, earlier)
         earlier[stage.name] = state.weights
+        learners = len(population.positions(run_config, index))
+        beside = f"{learners} learners side by side, each with " if learners > 1 else ""
         lines.append(
-            f"{stage.name}: {trees.size(state.weights.trained):,} parameters, {stage.training.steps:,} steps of "
-            f"{stage.training.tasks_per_step} tasks on {len(devices)} {devices[0].platform} device(s)"
+            f"{stage.name}: {beside}{trees.size(state.weights.trained) // learners:,} parameters, "
+            f"{stage.training.steps:,} steps of {stage.training.tasks_per_step} tasks "
+            f"on {len(devices)} {devices[0].platform} device(s)"
         )
     return "\n".join(lines)
 
@@ -148,9 +152,16 @@ def best_of(session: Session, index: int, earlier: dict[str, base.Weights], last
 
 
 def leave_pictures(session: Session, trained: dict[str, Trained]) -> None:
-    """Draw what can be drawn: a picture that fails must not cost the result of a long training."""
+    """Draw what can be drawn, of replica 0 and member 0: a failing picture must not cost a long training's result."""
+    drawn = {
+        stage.name: part._replace(
+            weights=population.take(part.weights, population.positions(session.config, index)[0])
+        )
+        for index, stage in enumerate(session.config.stages)
+        if (part := trained.get(stage.name))
+    }
     try:
-        pictures.write(session, trained)
+        pictures.write(session, drawn)
     except errors.MetarunError:
         raise
     except Exception as error:

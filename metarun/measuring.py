@@ -124,7 +124,8 @@ def layout(
         if members.sum() < 2:
             continue
         within = {
-            variant: {m: column[members] for m, column in part.items()} for variant, part in values.items()
+            variant: {m: column[..., members] for m, column in part.items()}
+            for variant, part in values.items()
         }
         for mode, place in layout(within).items():
             place.pop("inner_steps", None)
@@ -132,6 +133,33 @@ def layout(
     return result
 
 
+def layout_members(
+    values: evaluation.Values,
+    best: np.ndarray | None,
+    names: tuple[str, ...] = (),
+    groups: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """The layout of the mean over the members, with those of {"members": [each], "best": {"member", ...}} beside it.
+
+    Args:
+      values: [member, episode] or [replica, member, episode].
+      best: which member is the best, [] or [replica]; None: that is not known, and "best" is left out.
+    """
+
+    def of(part):
+        chosen = {v: {name: part(column) for name, column in own.items()} for v, own in values.items()}
+        return layout(chosen, names, groups)
+
+    count = next(iter(next(iter(values.values())).values())).shape[-2]
+    result = of(lambda column: column.mean(axis=-2, dtype=np.float64))
+    result["members"] = [of(lambda column, m=member: column[..., m, :]) for member in range(count)]
+    if best is not None:
+        index = best[..., None, None]
+        chosen = of(lambda column: np.take_along_axis(column, index, axis=-2).squeeze(-2))
+        result["best"] = {"member": best.tolist(), **chosen}
+    return result
+
+
 def columns(values: evaluation.Values) -> dict[str, Any]:
-    """{variant/metric: [episode]}: the values one by one, for pairwise comparison."""
+    """{variant/metric: [episode]}, or [replica, member, episode]: one by one, for pairwise comparison."""
     return {f"{variant}/{name}": column for variant, part in values.items() for name, column in part.items()}

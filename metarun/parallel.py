@@ -1,6 +1,8 @@
 """Which devices a run uses, at which precision, and how the tasks of a step are laid over them."""
 
+import contextlib
 import logging
+import os
 import warnings
 
 import jax
@@ -10,13 +12,17 @@ from metarun import errors, locations
 from metarun.base import PyTree
 from metarun.config import Accelerator
 
-TASK = "task"  # the one axis of the mesh
+TASK = "task"  # the axis of every mesh
+REPLICA = "replica"  # the axis before it, where there are replicas
 
 logger = logging.getLogger("metarun")
 
 
-def select(accelerator: Accelerator) -> list[jax.Device]:
+def select(accelerator: Accelerator, replicas: int = 1) -> list[jax.Device]:
     """The devices to compute on. Call it before any array exists: it sets what jax reads only once.
+
+    Args:
+      replicas: of the run. Without an accelerator, several share out the cores: each core is a device then.
 
     Raises:
       AcceleratorError: the platform is not there, or has fewer devices than were asked for.
@@ -25,6 +31,7 @@ def select(accelerator: Accelerator) -> list[jax.Device]:
         jax.config.update("jax_platforms", "cpu")  # else a GPU would be started, and its memory taken
     jax.config.update("jax_default_matmul_precision", accelerator.precision)
     use_compilation_cache()
+    use_cores(min(accelerator.devices or replicas, replicas))
     platform = None if accelerator.platform == "auto" else accelerator.platform
     try:
         devices = jax.local_devices(backend=platform)
@@ -60,6 +67,36 @@ def use_compilation_cache() -> None:
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache entry")
 
 
+def use_cores(wanted: int) -> None:
+    """Let jax see up to `wanted` cores as devices of their own. Without effect where it has begun, or was told."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    told = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if min(wanted, cores) < 2 or told or jax.config.jax_num_cpu_devices > 0:  # type: ignore[attr-defined]
+        return
+    with contextlib.suppress(RuntimeError):  # jax has begun: it keeps the devices that it has
+        jax.config.update("jax_num_cpu_devices", min(wanted, cores))
+
+
+def has_replicas(mesh: Mesh) -> bool:
+    """Whether the replicas of a run are shared out over the mesh."""
+    return REPLICA in mesh.axis_names
+
+
+def make_mesh(devices: list[jax.Device], tasks_per_step: int, replicas: int) -> Mesh:
+    """The mesh of a run: of its tasks, and before those of its replicas, if it has several: they wait for no other."""
+    if replicas == 1:
+        return task_mesh(devices, tasks_per_step)
+    rows = max(n for n in range(1, len(devices) + 1) if replicas % n == 0)
+    columns = max(n for n in range(1, len(devices) // rows + 1) if tasks_per_step % n == 0)
+    if rows * columns < len(devices):
+        logger.warning(
+            "%d of %d devices are used: %d replicas of %d tasks a step do not share out",
+            *(rows * columns, len(devices), replicas, tasks_per_step),
+        )
+    kinds = (jax.sharding.AxisType.Auto,) * 2
+    return jax.make_mesh((rows, columns), (REPLICA, TASK), kinds, devices=devices[: rows * columns])
+
+
 def task_mesh(devices: list[jax.Device], tasks_per_step: int) -> Mesh:
     """A mesh with the one axis `task`, over as many devices as share the tasks evenly."""
     count = max(n for n in range(1, len(devices) + 1) if tasks_per_step % n == 0)
@@ -73,3 +110,9 @@ def task_mesh(devices: list[jax.Device], tasks_per_step: int) -> Mesh:
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
     """A copy of the whole tree on every device of the mesh."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def share_out(tree: PyTree, mesh: Mesh) -> PyTree:
+    """What the learners of a run have, on the devices that compute them: [replica, ...], or one learner on all."""
+    spec = PartitionSpec(REPLICA) if has_replicas(mesh) else PartitionSpec()
+    return jax.device_put(tree, NamedSharding(mesh, spec))

@@ -51,8 +51,8 @@ def write(session: Session, trained: dict[str, Trained]) -> None:
 
 
 def rows_of(stage: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl that are of a stage."""
-    return [row for row in rows if row["stage"] == stage]
+    """The lines of metrics.jsonl that are of a stage: of its replica 0 and member 0."""
+    return [row for row in rows if row["stage"] == stage and row["replica"] == row.get("member", 0) == 0]
 
 
 def write_episode(session: Session, index: int, weights: base.Weights, path: Path) -> None:

@@ -14,7 +14,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metarun import assessment, base, building, config, differences, errors, measuring, parallel
+from metarun import (
+    assessment,
+    base,
+    building,
+    config,
+    differences,
+    errors,
+    measuring,
+    parallel,
+    population,
+)
 from metarun.base import PyTree
 from metarun.runs import directory
 
@@ -203,6 +213,8 @@ def load(
     stage: str | None = None,
     mode: str | None = None,
     inner_steps: int | None = None,
+    replica: int = 0,
+    member: int = 0,
     overrides: tuple[str, ...] | list[str] = (),
 ) -> TrainedRun:
     """A run, or one checkpoint of it, ready to adapt. Writes nothing to it.
@@ -212,6 +224,7 @@ def load(
       stage: which stage of the run; None: the last one, or that of the checkpoint.
       mode: "inductive" or "transductive", what normalises the queries; None: the run's first evaluation mode.
       inner_steps: of the inner loop; None: as the run evaluates its adapted learner.
+      replica, member: which of the learners that were trained side by side, where there are several; from 0.
       overrides: `key=value` of the evaluation and accelerator sections, such as "accelerator.platform=cpu".
 
     Raises:
@@ -229,16 +242,18 @@ def load(
             f"there is no mode {chosen_mode}", "mode", f"use one of {', '.join(sorted(modes))}"
         )
     steps = inner_steps_of(run_config, index, inner_steps)
+    position = position_of(run_config, index, replica, member)
     device = parallel.select(run_config.accelerator)[0]
     family = building.task_outline(run_config.task)
     problem = assessment.Problem(family, dict(family.data), measuring.Judge(family, {}, {}))
     trained = assessment.restore_stages(run_config, root, asked, problem, device, index + 1)
     name = run_config.stages[index].name
+    chosen = trained[name]._replace(weights=population.take(trained[name].weights, position))
 
     def build(objective: base.Objective) -> base.Algorithm:
         return building.algorithm(run_config, index, family, chosen_mode, steps, objective)
 
-    return TrainedRun(root, name, trained[name], family, build, chosen_mode, steps)
+    return TrainedRun(root, name, chosen, family, build, chosen_mode, steps)
 
 
 def stage_index(run_config: config.RunConfig, root: Path, asked: Path | None, stage: str | None) -> int:
@@ -255,6 +270,23 @@ def stage_index(run_config: config.RunConfig, root: Path, asked: Path | None, st
         remedy = f"leave the stage out, or give RUN/checkpoints/{wanted}/<step>"
         raise errors.UsageError(f"the checkpoint is not of stage {wanted}", str(asked), remedy)
     return names.index(wanted)
+
+
+def position_of(run_config: config.RunConfig, index: int, replica: int, member: int) -> population.Position:
+    """Where the learner stands on the axes that the stage has.
+
+    Raises:
+      UsageError: there is no such replica or member.
+    """
+    sizes = population.sizes(run_config, index)
+    asked = {"replica": replica, "member": member}
+    for axis, place in asked.items():
+        size = sizes.get(axis, 1)
+        if not 0 <= place < size:
+            what = f"there is no {axis} {place}"
+            where = f"stage {run_config.stages[index].name}"
+            raise errors.UsageError(what, where, f"give a number from 0 to {size - 1}")
+    return {axis: asked[axis] for axis in sizes}
 
 
 def inner_steps_of(run_config: config.RunConfig, index: int, given: int | None) -> int | None:

@@ -4,6 +4,7 @@ Between chunks: metrics to disk, validation when due, checkpoint when due, an en
 answer to signals. None of these changes the numbers: only steps do, and they depend on nothing but their number.
 """
 
+import functools
 import logging
 import math
 import time
@@ -13,7 +14,18 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from metarun import base, building, errors, evaluation, measuring, optimizer, parallel, stopping, training
+from metarun import (
+    base,
+    building,
+    errors,
+    evaluation,
+    measuring,
+    optimizer,
+    parallel,
+    population,
+    stopping,
+    training,
+)
 from metarun.assessment import Problem
 from metarun.config import RunConfig
 from metarun.progress import Progress
@@ -63,11 +75,12 @@ class StageRun:
             session.problem.family.sample,
             optimizer.build(training_config),
             training_config,
-            parallel.task_mesh(session.devices, training_config.tasks_per_step),
+            parallel.make_mesh(session.devices, training_config.tasks_per_step, session.config.replicas),
         )
-        self.key = training.stage_key(session.config.seed, index)
+        self.positions = population.positions(session.config, index)
+        self.key = parallel.share_out(population.keys(session.config, index), self.loop.mesh)
         self.data = parallel.replicate(session.problem.data["train"], self.loop.mesh)
-        self.earlier, self.begun = earlier, begun
+        self.earlier, self.begun = parallel.share_out(earlier, self.loop.mesh), begun
         self.facts = Facts()
         self.state: training.State
         self.last_save = time.monotonic()
@@ -88,7 +101,7 @@ class StageRun:
                 self.stage.name,
                 self.facts.step,
                 self.stage.training.steps,
-                self.stage.training.tasks_per_step,
+                self.stage.training.tasks_per_step * len(self.positions),
             )
             if self.facts.step < self.stage.training.steps:
                 self.advance_to_end()
@@ -98,14 +111,14 @@ class StageRun:
 
     def restore(self) -> None:
         """Start, or take up the checkpoint that the stage had reached."""
-        initial = jax.jit(lambda data, key, earlier: training.initial_state(self.loop, data, key, earlier))
+        initial = jax.jit(functools.partial(training.initial_states, self.loop))
         arguments = (self.data, self.key, self.earlier)
         if self.begun is None:
             state = initial(*arguments)
         else:
             state = load(self.begun, jax.eval_shape(initial, *arguments))
             self.facts = read_facts(self.begun)
-        self.state = parallel.replicate(state, self.loop.mesh)
+        self.state = parallel.share_out(state, self.loop.mesh)
 
     def check_ways(self) -> None:
         """Refuse before training what could not be evaluated after it."""
@@ -117,8 +130,9 @@ class StageRun:
             session.config.evaluation.modes[:1],
             objective=session.problem.judge.family.objective,
         )
+        weights = population.take(jax.eval_shape(lambda: self.state.weights), self.positions[0])
         measuring.check_ways(
-            session.problem.judge, session.problem.family, next(iter(judged.values())), self.state.weights
+            session.problem.judge, session.problem.family, next(iter(judged.values())), weights
         )
 
     def advance_to_end(self) -> None:
@@ -146,22 +160,30 @@ class StageRun:
         seconds = time.perf_counter() - started
         taken = len(metrics["loss"])
         self.session.run.metrics.append(self.rows(first, metrics))
-        if not finite:
+        if not finite.all():
             self.session.run.metrics.sync()
-            raise self.divergence(first + taken)
+            raise self.divergence(first + taken, finite)
         self.facts = replace(self.facts, step=first + taken, seconds=self.facts.seconds + seconds)
         means = {name: float(column.mean()) for name, column in metrics.items()}
         self.session.progress.advanced(self.stage.name, self.facts.step, taken, seconds, means)
         pace.learn(taken, seconds)
 
     def rows(self, first: int, metrics: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-        """A line of metrics.jsonl for every step; step n is the state's n-th update."""
-        head = {"stage": self.stage.name, "replica": 0, "split": "train"}
-        names, columns = list(metrics), [column.tolist() for column in metrics.values()]
-        return [
-            {**head, "step": first + number, **dict(zip(names, values, strict=True))}
-            for number, values in enumerate(zip(*columns, strict=True), start=1)
+        """A line of metrics.jsonl for every step and learner; step n is the state's n-th update."""
+        columns = [column.reshape(len(column), -1).T.tolist() for column in metrics.values()]
+        learners = [  # one after the other: (head of its lines, its values of every step)
+            (self.head(position, "train"), list(zip(*values, strict=True)))
+            for position, *values in zip(self.positions, *columns, strict=True)
         ]
+        return [
+            {**head, "step": first + number + 1, **dict(zip(metrics, steps[number], strict=True))}
+            for number in range(len(metrics["loss"]))
+            for head, steps in learners
+        ]
+
+    def head(self, position: population.Position, split: str) -> dict[str, Any]:
+        """What a line of metrics.jsonl begins with."""
+        return {"stage": self.stage.name, "replica": 0, **position, "split": split}
 
     def due(self, period: int | None) -> bool:
         """Whether the step is a multiple of the period."""
@@ -183,7 +205,10 @@ class StageRun:
         self.last_save = time.monotonic()
 
     def make_validation(self):
-        """() -> whether this is the best so far; measures the validation split and notes the result."""
+        """() -> whether this is the best so far; measures the validation split and notes the result.
+
+        The best of several learners is that of their mean: one checkpoint holds them all.
+        """
         session, config = self.session, self.session.config.evaluation
         if config.every is None or "validation" not in session.problem.data:
             return lambda: False
@@ -192,26 +217,27 @@ class StageRun:
             session.config, self.index, session.problem.family, config.modes[:1], objective=judged.objective
         )
         at_once = self.stage.training.task_chunk or self.stage.training.tasks_per_step
-        measure = evaluation.make_measure(chosen, judged, at_once)
+        measure = evaluation.make_measure(chosen, judged, at_once, self.key.ndim)
         keys = evaluation.episode_keys(config.seed, "validation", config.episodes)
 
         def validate() -> bool:
             weights = jax.device_put(self.state.weights, session.devices[0])
             values = measure(weights, session.problem.data["validation"], keys)
-            return self.note_validation(config.modes[0], evaluation.summarise(values))
+            learners = [evaluation.of_learner(values, position) for position in self.positions]
+            return self.note_validation(config.modes[0], [evaluation.summarise(each) for each in learners])
 
         return validate
 
-    def note_validation(self, mode: str, summary: dict[str, Any]) -> bool:
-        """A line of metrics.jsonl; whether the adapted learner is the best so far."""
+    def note_validation(self, mode: str, summaries: list[dict[str, Any]]) -> bool:
+        """A line of metrics.jsonl for every learner; whether they are, adapted and on average, the best so far."""
         objective = self.session.problem.family.objective
-        adapted, unadapted = summary[f"{mode}/adapted"], summary.get(f"{mode}/unadapted", {})
-        values = {name: part["mean"] for name, part in adapted.items()}
-        values |= {f"{name}_ci95": part["ci95"] for name, part in adapted.items()}
-        values |= {f"unadapted_{name}": part["mean"] for name, part in unadapted.items()}
-        head = {"stage": self.stage.name, "replica": 0, "split": "validation", "step": self.facts.step}
-        row = head | {"mode": mode} | values | {"seconds": round(self.facts.seconds, 3)}
-        self.session.run.metrics.append([row])
+        found = [validated_values(summary, mode) for summary in summaries]
+        end = {"seconds": round(self.facts.seconds, 3)}
+        self.session.run.metrics.append(
+            {**self.head(position, "validation"), "step": self.facts.step, "mode": mode} | values | end
+            for position, values in zip(self.positions, found, strict=True)
+        )
+        values = {name: sum(each[name] for each in found) / len(found) for name in found[0]}
         logger.info("%s step %d, validation %s", self.stage.name, self.facts.step, values)
         value, before = values[objective.selection], self.facts.best
         better = before is None or (value > before if objective.higher_is_better else value < before)
@@ -221,16 +247,35 @@ class StageRun:
         self.session.progress.validated(self.stage.name, self.facts.step, values, best)
         return best
 
-    def divergence(self, step: int) -> errors.DivergedError:
-        """What to say when a step is not finite."""
+    def divergence(self, step: int, finite: np.ndarray) -> errors.DivergedError:
+        """What to say when a step is not finite; `finite` says of which learners it is, [replica, member]."""
         self.saved.wait()
         good = self.saved.newest_valid()
         kept = f"the checkpoint of step {good.step} is intact" if good else "there is no checkpoint yet"
+        pairs = zip(self.positions, finite.ravel(), strict=True)
+        diverged = [self.spoken(position) for position, flag in pairs if position and not flag]
+        of_all = f" of {len(self.positions)}" if diverged else ""
+        which = f", of {', '.join(diverged)} ({len(diverged)}{of_all})" if diverged else ""
         return errors.DivergedError(
-            f"the loss or the update is not finite in stage {self.stage.name}, step {step}",
+            f"the loss or the update is not finite in stage {self.stage.name}, step {step}{which}",
             f"{self.session.run.path} ({kept})",
             "lower algorithm.inner_lr or training.optimizer.learning_rate, or set training.clip_value or clip_norm",
         )
+
+    def spoken(self, position: population.Position) -> str:
+        """`replica 2 (seed 2) member 0`."""
+        words = [f"{axis} {place}" for axis, place in position.items()]
+        if "replica" in position:
+            words[0] += f" (seed {self.session.config.seed + position['replica']})"
+        return " ".join(words)
+
+
+def validated_values(summary: dict[str, Any], mode: str) -> dict[str, float]:
+    """What a line of metrics.jsonl says of a validation."""
+    adapted, unadapted = summary[f"{mode}/adapted"], summary.get(f"{mode}/unadapted", {})
+    values = {name: part["mean"] for name, part in adapted.items()}
+    values |= {f"{name}_ci95": part["ci95"] for name, part in adapted.items()}
+    return values | {f"unadapted_{name}": part["mean"] for name, part in unadapted.items()}
 
 
 def read_facts(checkpoint: Checkpoint) -> Facts:

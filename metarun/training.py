@@ -1,11 +1,15 @@
 """The outer loop of one stage as one compiled program, and the pace at which the host calls it.
 
+What is written here for one learner is vmapped over the leading axes of the stage's keys, [replica, member], if there
+are any (see `metarun.population`): every learner has its own weights, memory and tasks, and all share the data.
+
 A chunk samples the tasks of each step on the device, adapts to them in parallel, takes the outer step and
 notes the metrics of every step; nothing returns to the host inside it. How many steps a chunk has is an
 argument of the program and not a constant in it: one compilation serves every chunk, and the length of the
 chunks cannot change a bit of the result.
 """
 
+import functools
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -37,8 +41,8 @@ class Chunk(NamedTuple):
     """What some consecutive steps gave."""
 
     state: State
-    metrics: dict[str, np.ndarray]  # {name: [step]}, the mean over the tasks of each step
-    finite: bool  # whether the last of these steps was: else the chunk ended early with it
+    metrics: dict[str, np.ndarray]  # {name: [step, replica, member]}, the mean over the tasks of each step
+    finite: np.ndarray  # [replica, member], whether the last of these steps was; else it ended the chunk
 
 
 class Loop(NamedTuple):
@@ -80,25 +84,47 @@ def initial_state(loop: Loop, data: PyTree, key: PRNGKeyArray, earlier: dict[str
     return State(weights, loop.optimizer.init(weights.trained))
 
 
-def make_gradient(loop: Loop) -> Callable:
-    """(weights, data, task keys) -> (gradient, metrics), both means over the tasks.
+def initial_states(
+    loop: Loop, data: PyTree, keys: Key[Array, "..."], earlier: dict[str, base.Weights]
+) -> State:
+    """The states of all learners before the first step, [replica, member] as `keys`.
 
-    The task keys are shared out over the mesh; each device takes its own `task_chunk` at a time.
+    Args:
+      earlier: the weights of the stages before this one. They have the replica axis, too; a member axis among their
+        leading axes is their own: every member of this stage sees all members of those.
+    """
+    start = functools.partial(initial_state, loop)
+    over_replicas = parallel.has_replicas(loop.mesh)
+    if keys.ndim > over_replicas:
+        start = jax.vmap(start, in_axes=(None, 0, None))
+    if over_replicas:
+        start = jax.vmap(start, in_axes=(None, 0, 0))
+    state: State = start(data, keys, earlier)
+    return state
+
+
+def make_gradient(loop: Loop) -> Callable:
+    """(weights, data, task keys, share of the steps done) -> (gradient, metrics), both means over the tasks.
+
+    The task keys are shared out over the mesh; each device takes its own `task_chunk` at a time. With replicas the
+    whole loop is laid over the mesh, and the gradient is called on each device, with all task keys of the step.
     """
     task_chunk = loop.training.task_chunk
 
-    def mean_loss(trained: PyTree, frozen: PyTree, data: PyTree, keys: Key[Array, "task"]):
+    def mean_loss(trained: PyTree, frozen: PyTree, data: PyTree, keys: Key[Array, "task"], done):
         def one_task(key):
             sample_key, loss_key = jax.random.split(key)
             episode = loop.sample(data, sample_key)
-            return loop.algorithm.loss(base.Weights(trained, frozen), episode, loss_key)
+            annealed = (done,) if loop.algorithm.annealed else ()
+            return loop.algorithm.loss(base.Weights(trained, frozen), episode, loss_key, *annealed)
 
         losses, metrics = jax.vmap(one_task)(keys)
         return losses.mean(), jax.tree.map(jnp.mean, metrics | {"loss": losses})
 
-    def on_device(weights: base.Weights, data: PyTree, keys: Key[Array, "task"]):
+    def on_device(weights: base.Weights, data: PyTree, keys: Key[Array, "task"], done):
         def of_chunk(chunk_keys):
-            return jax.grad(mean_loss, has_aux=True)(weights.trained, weights.frozen, data, chunk_keys)
+            slope = jax.grad(mean_loss, has_aux=True)
+            return slope(weights.trained, weights.frozen, data, chunk_keys, done)
 
         chunks = keys.shape[0] // (task_chunk or keys.shape[0])
         if chunks <= 1:
@@ -114,11 +140,18 @@ def make_gradient(loop: Loop) -> Callable:
             means = jax.tree.map(lambda leaf: leaf / chunks, total)
         return jax.lax.pmean(means, parallel.TASK)
 
+    def on_own_tasks(weights: base.Weights, data: PyTree, keys: Key[Array, "task"], done):
+        share = keys.shape[0] // loop.mesh.shape[parallel.TASK]
+        first = jax.lax.axis_index(parallel.TASK) * share
+        return on_device(weights, data, jax.lax.dynamic_slice_in_dim(keys, first, share), done)
+
+    if parallel.has_replicas(loop.mesh):
+        return on_own_tasks
     everywhere, shared = PartitionSpec(), PartitionSpec(parallel.TASK)
     return jax.shard_map(
         on_device,
         mesh=loop.mesh,
-        in_specs=(everywhere, everywhere, shared),
+        in_specs=(everywhere, everywhere, shared, everywhere),
         out_specs=everywhere,
         check_vma=False,
     )
@@ -130,7 +163,8 @@ def make_step(loop: Loop) -> Callable:
 
     def outer_step(state: State, data: PyTree, key: PRNGKeyArray, step):
         keys = sampling_keys(key, step, jnp.arange(loop.training.tasks_per_step))
-        slope, metrics = gradient(state.weights, data, keys)
+        done = jnp.asarray(step, jnp.float32) / loop.training.steps
+        slope, metrics = gradient(state.weights, data, keys, done)
         updates, memory = loop.optimizer.update(slope, state.optimizer, state.weights.trained)
         trained = optax.apply_updates(state.weights.trained, updates)
         finite = jnp.isfinite(metrics["loss"]) & trees.all_finite(updates)
@@ -141,14 +175,17 @@ def make_step(loop: Loop) -> Callable:
 
 
 def make_chunk(outer_step: Callable) -> Callable:
-    """(state, data, key, first step, count) -> (state, {name: [CAPACITY]}, steps taken, finite)."""
+    """(state, data, key, first step, count) -> (state, {name: [CAPACITY]}, steps taken, finite).
 
-    def chunk(state: State, data: PyTree, key: PRNGKeyArray, first_step, count):
-        shapes = jax.eval_shape(outer_step, state, data, key, first_step)[1]
+    Ends early with the first step that is not finite, for any of the learners of `outer_step`.
+    """
+
+    def chunk(state: State, data: PyTree, key: Key[Array, "..."], first_step, count):
+        _, shapes, flags = jax.eval_shape(outer_step, state, data, key, first_step)
         table = {name: jnp.zeros((CAPACITY, *leaf.shape), leaf.dtype) for name, leaf in shapes.items()}
 
         def unfinished(carry):
-            return (carry[0] < count) & carry[3]
+            return (carry[0] < count) & carry[3].all()
 
         def advance(carry):
             index, state, table, _ = carry
@@ -156,31 +193,64 @@ def make_chunk(outer_step: Callable) -> Callable:
             table = {name: column.at[index].set(metrics[name]) for name, column in table.items()}
             return index + 1, state, table, finite
 
-        start = (jnp.zeros((), jnp.uint32), state, table, jnp.array(True))
+        start = (jnp.zeros((), jnp.uint32), state, table, jnp.ones(flags.shape, bool))
         taken, state, table, finite = jax.lax.while_loop(unfinished, advance, start)
         return state, table, taken, finite
 
     return chunk
 
 
-def compile_program(loop: Loop, data: PyTree, key: PRNGKeyArray, state: State) -> Program:
-    """Compile the loop of a stage for its data (the training split) and a state like `state`, on the mesh."""
-    chunk = make_chunk(make_step(loop))
+def make_program(loop: Loop, axes: int) -> Callable:
+    """As `make_chunk`, for the learners of the stage, on the mesh: (state, data, keys [replica, member], ...).
+
+    With replicas every device takes its own ones through the steps and waits for no other device; the steps taken
+    are then an array, one number a replica.
+    """
+    outer_step = make_step(loop)
+    for _ in range(axes):
+        outer_step = jax.vmap(outer_step, in_axes=(0, None, 0, None))
+    chunk = make_chunk(outer_step)
+    if not parallel.has_replicas(loop.mesh):
+        return chunk
+
+    def on_device(state: State, data: PyTree, keys: Key[Array, "replica ..."], first_step, count):
+        state, table, taken, finite = chunk(state, data, keys, first_step, count)
+        return state, table, jnp.full(keys.shape[:1], taken), finite
+
+    shared, everywhere = PartitionSpec(parallel.REPLICA), PartitionSpec()
+    return jax.shard_map(
+        on_device,
+        mesh=loop.mesh,
+        in_specs=(shared, everywhere, shared, everywhere, everywhere),
+        out_specs=(shared, PartitionSpec(None, parallel.REPLICA), shared, shared),
+        check_vma=False,
+    )
+
+
+def compile_program(loop: Loop, data: PyTree, key: Key[Array, "..."], state: State) -> Program:
+    """Compile the loop of a stage for its data (the training split) and a state like `state`, on the mesh.
+
+    Args:
+      key: of the stage, or of each of its learners, [replica, member], as the leading axes of `state`.
+    """
     replicated = NamedSharding(loop.mesh, PartitionSpec())
 
     def number(value: int):
         return jax.device_put(np.uint32(value), replicated)
 
     started = time.perf_counter()
-    jitted = jax.jit(chunk, donate_argnums=0, out_shardings=replicated)
+    shardings = None if parallel.has_replicas(loop.mesh) else replicated  # None: as the program lays them out
+    jitted = jax.jit(make_program(loop, key.ndim), donate_argnums=0, out_shardings=shardings)
     compiled = jitted.lower(state, data, key, number(0), number(0)).compile()
     compile_seconds = time.perf_counter() - started
 
     def run(state: State, first_step: int, count: int) -> Chunk:
         state, table, taken, finite = compiled(state, data, key, number(first_step), number(count))
-        rows = int(taken)
+        taken, finite = jax.device_get((taken, finite))
+        rows = int(taken.min())  # a device whose replicas stayed finite went on
         metrics = {name: np.asarray(column)[:rows] for name, column in jax.device_get(table).items()}
-        return Chunk(state, metrics, bool(finite))
+        ended = (taken == rows).reshape(taken.shape + (1,) * (finite.ndim - taken.ndim))
+        return Chunk(state, metrics, np.asarray(finite | ~ended))
 
     return Program(run, compile_seconds)
 

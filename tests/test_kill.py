@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from test_experiment import SEVERAL, SINGLE, assert_same_run, read_json
+from test_replicas import BOTH
 
 KILLS = int(os.environ.get("METARUN_KILLS", "100"))
 IMPORTED = [
@@ -23,12 +24,15 @@ IMPORTED = [
     "metarun.cli.tables",
     "metarun.experiment",
     "test_experiment",
+    "test_replicas",
 ]
 IMPORTED += ["metarun.models.mlp", "metarun.algorithms.maml", "metarun.tasks.sinusoid", "test_kill"]
 CADENCE = ("evaluation.every=50", "evaluation.checkpoint=best", "checkpoint.every=20")
 ONE = ["training.steps=240", "training.chunk=2", *CADENCE]
 TWO = [f"stages.{index}.training.{override}" for index in (0, 1) for override in ("steps=120", "chunk=2")]
 TWO += CADENCE
+MANY = [f"stages.{index}.training.{override}" for index in (0, 1) for override in ("steps=80", "chunk=2")]
+MANY += CADENCE
 pytestmark = pytest.mark.fault
 
 
@@ -81,8 +85,12 @@ def is_done(path: Path) -> bool:
 
 @pytest.mark.parametrize(
     ("text", "overrides", "kills", "seed"),
-    [(SINGLE, ONE, KILLS - KILLS // 2, 0), (SEVERAL, TWO, KILLS // 2, 1)],
-    ids=["one stage", "two stages"],
+    [
+        (SINGLE, ONE, KILLS - 2 * (KILLS // 3), 0),
+        (SEVERAL, TWO, KILLS // 3, 1),
+        (BOTH, MANY, KILLS // 3, 2),
+    ],
+    ids=["one stage", "two stages", "replicas and copies"],
 )
 def test_a_run_killed_at_any_moment_goes_on_to_the_uninterrupted_result(
     start, tmp_path, text, overrides, kills, seed

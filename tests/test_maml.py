@@ -348,6 +348,23 @@ def test_the_multi_step_loss_is_the_mean_of_the_query_losses_after_each_step(loo
     contracts.assert_close(jax.grad(outer(many))(network.params), mean, rtol=1e-9, atol=1e-12)
 
 
+def test_the_annealed_loss_moves_from_all_steps_to_the_last_one():
+    network = Network("mlp")
+    annealed, every, last = (
+        network.algorithm(inner_steps=3, outer_loss=name) for name in ("annealed", "all", "last")
+    )
+    assert annealed.annealed and not every.annealed
+
+    def outer(algorithm, *done):
+        return float(algorithm.loss(Weights(network.params), network.episode, KEY, *done)[0])
+
+    np.testing.assert_allclose(outer(annealed, 0.0), outer(every), rtol=1e-12)
+    np.testing.assert_allclose(outer(annealed, 0.1), outer(last), rtol=1e-12)
+    np.testing.assert_allclose(outer(annealed), outer(last), rtol=1e-12)
+    np.testing.assert_allclose(maml.step_shares(4, 0.05), [0.125, 0.125, 0.125, 0.625], rtol=1e-6)
+    np.testing.assert_allclose(maml.step_shares(4, 0.0999), [0.0075, 0.0075, 0.0075, 0.9775], rtol=1e-6)
+
+
 @pytest.mark.parametrize("loop", ["scan", "unroll"])
 def test_with_normalisation_per_step_each_step_has_its_own_scales_and_offsets_and_none_adapts(loop):
     network = Network("mlp")

@@ -23,7 +23,7 @@ def make(name: str, **options):
 @pytest.mark.parametrize("name", READERS)
 def test_queries_are_answered_each_by_itself(name):
     reader, layers, sequence, queries = make(name)
-    known = reader.read(layers, sequence)
+    known = reader.read(layers, sequence, None)
     together = reader.answer(layers, known, queries)
     alone = jnp.concatenate([reader.answer(layers, known, row[None]) for row in queries])
     assert together.shape == (STEPS, reader.size(SIZE, STEPS))
@@ -33,14 +33,16 @@ def test_queries_are_answered_each_by_itself(name):
 @pytest.mark.parametrize("steps", [2, 3, STEPS])
 def test_an_attention_reader_answers_as_if_the_query_were_the_last_place_of_the_sequence(steps):
     reader, layers, sequence, _ = make("attention")
-    answer = reader.answer(layers, reader.read(layers, sequence[: steps - 1]), sequence[steps - 1 : steps])
-    into_last_layer = reader.read(layers, sequence[:steps])[-1][-1]
+    answer = reader.answer(
+        layers, reader.read(layers, sequence[: steps - 1], None), sequence[steps - 1 : steps]
+    )
+    into_last_layer = reader.read(layers, sequence[:steps], None)[-1][-1]
     np.testing.assert_allclose(answer[0, : len(into_last_layer)], into_last_layer, rtol=1e-5, atol=1e-6)
 
 
 def test_what_an_attention_reader_knows_of_an_example_depends_on_no_later_one():
     reader, layers, sequence, _ = make("attention")
-    slopes = jax.jacfwd(lambda sequence: reader.read(layers, sequence)[-1])(sequence)
+    slopes = jax.jacfwd(lambda sequence: reader.read(layers, sequence, None)[-1])(sequence)
     reached = np.abs(np.asarray(slopes)).max(axis=(1, 3))  # [place, example]
     assert np.array_equal(reached > 0, np.tril(np.ones((STEPS, STEPS), bool)))
 
@@ -48,7 +50,7 @@ def test_what_an_attention_reader_knows_of_an_example_depends_on_no_later_one():
 def test_the_external_memory_is_written_and_read_as_its_equations_say():
     reader, layers, sequence, queries = make("external")
     layers = layers | {"gate": jnp.asarray(0.7)}
-    known = reader.read(layers, sequence)
+    known = reader.read(layers, sequence, None)
 
     def sigmoid(x):
         return 1 / (1 + np.exp(-x))

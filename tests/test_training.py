@@ -76,7 +76,7 @@ def test_the_gradient_is_the_mean_over_the_tasks_of_the_step():
     key = training.stage_key(KEY_SEED, 0)
     state = training.initial_state(loop, (), key, {})
     keys = training.sampling_keys(key, 5, jnp.arange(4))
-    gradient, metrics = training.make_gradient(loop)(state.weights, (), keys)
+    gradient, metrics = training.make_gradient(loop)(state.weights, (), keys, 0.0)
 
     def loss_of_task(trained, task_key):
         sample_key, loss_key = jax.random.split(task_key)
@@ -97,7 +97,7 @@ def test_a_step_is_the_optax_update_of_that_gradient():
     key = training.stage_key(KEY_SEED, 0)
     state = training.initial_state(loop, (), key, {})
     keys = training.sampling_keys(key, 0, jnp.arange(4))
-    gradient, _ = training.make_gradient(loop)(state.weights, (), keys)
+    gradient, _ = training.make_gradient(loop)(state.weights, (), keys, 0.0)
     after, _ = train(loop, [1])
     expected = jax.tree.map(lambda leaf, slope: leaf - 0.1 * slope, state.weights.trained, gradient)
     assert_close(after.weights.trained, expected, 1e-6)
@@ -253,3 +253,15 @@ def test_the_loss_in_the_metrics_is_the_outer_objective():
     program, state = start(one)
     state = state._replace(weights=parallel.replicate(weights, one.mesh))
     np.testing.assert_allclose(program.run(state, 0, 1).metrics["loss"][0], expected, rtol=1e-5)
+
+
+def test_an_annealed_loss_sees_the_share_of_the_steps_that_are_done():
+    loop = make_loop()
+
+    def loss(weights, episode, key, done):
+        outer, metrics = loop.algorithm.loss(weights, episode, key)
+        return outer, metrics | {"done": done}
+
+    annealed = loop.algorithm._replace(loss=loss, annealed=True)
+    _, metrics = train(make_loop(algorithm=annealed), [7, 33])
+    np.testing.assert_allclose(metrics["done"], np.arange(40) / 40, rtol=1e-6)

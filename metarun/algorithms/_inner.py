@@ -9,6 +9,7 @@ import optax
 
 from metarun import base, trees
 
+UNROLLED = 16  # inner steps that are unrolled at most: compiling takes longer with every one
 EPSILON = 1e-8  # added to the root of a second moment; optax's default
 EPSILON_ROOT = 1e-16  # added under it: without, the root of a gradient of zero has no derivative
 
@@ -57,7 +58,8 @@ def repeat(step: Callable, state, rows, count: int, loop: str, rematerialise: bo
 
     Args:
       rows: what differs from step to step, leaves [step, ...]; () where nothing does.
-      loop: "scan", or "unroll": a loop in Python, whose first step under vmap still has the tasks' common weights.
+      loop: "scan", or "unroll": a loop in Python, whose first step under vmap still has the tasks' common weights. Of
+        more than UNROLLED steps all but the first are scanned.
 
     Returns:
       The last state, and the notes, leaves [step, ...]; () where there are no steps.
@@ -68,10 +70,14 @@ def repeat(step: Callable, state, rows, count: int, loop: str, rematerialise: bo
     if loop == "scan":
         return jax.lax.scan(step, state, rows, length=count)
     notes = []
-    for index in range(count):
+    for index in range(1 if count > UNROLLED else count):
         state, note = step(state, jax.tree.map(lambda leaf, index=index: leaf[index], rows))
         notes.append(note)
-    return state, jax.tree.map(lambda *leaves: jnp.stack(leaves), *notes)
+    first = jax.tree.map(lambda *leaves: jnp.stack(leaves), *notes)
+    if len(notes) == count:
+        return state, first
+    state, others = jax.lax.scan(step, state, jax.tree.map(lambda leaf: leaf[1:], rows), length=count - 1)
+    return state, jax.tree.map(lambda *parts: jnp.concatenate(parts), first, others)
 
 
 def make_step(

@@ -39,10 +39,15 @@ def perceptron(layers: PyTree, inputs: Float[Array, "*batch feature"]) -> Float[
     return dense(layers[-1], inputs)
 
 
-def init_attention(key: PRNGKeyArray, queries: int, keys: int, values: int, width: int) -> PyTree:
+def init_attention(
+    key: PRNGKeyArray, queries: int, keys: int, values: int, width: int, alike: bool = False
+) -> PyTree:
     """The projections of queries, keys and values of these sizes to `width`, and that of the result.
 
     The first three have no bias: one of the keys would change nothing, because softmax ignores what all share.
+
+    Args:
+      alike: queries and keys, of one size, begin with the same projection: what is alike attends to each other.
     """
     names = {"queries": queries, "keys": keys, "values": values}
     drawn = jax.random.split(key, 4)
@@ -50,6 +55,8 @@ def init_attention(key: PRNGKeyArray, queries: int, keys: int, values: int, widt
         name: {"kernel": init_dense(each, size, width)["kernel"]}
         for (name, size), each in zip(names.items(), drawn[:3], strict=True)
     }
+    if alike:
+        layers["keys"] = layers["queries"]
     return layers | {"result": init_dense(drawn[3], width, width)}
 
 

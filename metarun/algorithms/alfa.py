@@ -67,6 +67,10 @@ def build(config: Config, model: base.Model, objective: base.Objective, earlier=
         return base.Weights(trained | {"params": params})
 
     def adapt(weights: base.Weights, support: base.Examples) -> _inner.Learner:
+        start = weights.trained["params"] if config.initial == "learned" else weights.frozen
+        return update(weights, _inner.Learner(start, support.inputs), support)
+
+    def update(weights: base.Weights, learner: _inner.Learner, support: base.Examples) -> _inner.Learner:
         trained = weights.trained
 
         def step(params, _):
@@ -79,15 +83,16 @@ def build(config: Config, model: base.Model, objective: base.Objective, earlier=
             ]
             return jax.tree.unflatten(structure, stepped), ()
 
-        params = trained["params"] if config.initial == "learned" else weights.frozen
-        params, _ = _inner.repeat(step, params, (), config.inner_steps, config.loop, config.rematerialise)
+        params, _ = _inner.repeat(
+            step, learner.params, (), config.inner_steps, config.loop, config.rematerialise
+        )
         return _inner.Learner(params, support.inputs)
 
     def loss(weights: base.Weights, episode: base.Episode, key):
         learner = adapt(weights, episode.support)
         return _inner.query_loss(objective, predict(learner, episode.query.inputs), episode.query)
 
-    return base.Algorithm(init, loss, adapt, predict)
+    return base.Algorithm(init, loss, adapt, predict, update=update)
 
 
 def generate(trained, gradient, params):

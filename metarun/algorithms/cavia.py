@@ -63,6 +63,10 @@ def build(config: Config, model: base.Model, objective: base.Objective, earlier=
             ) from refusal
 
     def adapt(weights: base.Weights, support: base.Examples) -> Learner:
+        context = jnp.zeros(config.context, jax.tree.leaves(weights.trained)[0].dtype)
+        return update(weights, Learner(weights.trained, context, support.inputs), support)
+
+    def update(weights: base.Weights, learner: Learner, support: base.Examples) -> Learner:
         def support_loss(context):
             outputs = model.apply(
                 weights.trained, support.inputs, condition=context, reference=support.inputs
@@ -72,7 +76,7 @@ def build(config: Config, model: base.Model, objective: base.Objective, earlier=
         step = _inner.make_step(
             jax.grad(support_loss), optax.identity(), config.inner_lr, config.inner_clip_norm, config.order
         )
-        start = jnp.zeros(config.context, jax.tree.leaves(weights.trained)[0].dtype), optax.EmptyState()
+        start = learner.context, optax.EmptyState()
         (context, _), _ = _inner.repeat(
             step, start, (), config.inner_steps, config.loop, config.rematerialise
         )
@@ -85,4 +89,4 @@ def build(config: Config, model: base.Model, objective: base.Objective, earlier=
         outputs = predict(adapt(weights, episode.support), episode.query.inputs)
         return _inner.query_loss(objective, outputs, episode.query)
 
-    return base.Algorithm(init, loss, adapt, predict)
+    return base.Algorithm(init, loss, adapt, predict, update=update)

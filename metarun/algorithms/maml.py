@@ -12,12 +12,12 @@ Published methods that are this formula with other settings, each with a config 
 - ANIL (Raghu et al. 2019, 1909.09157): `adapts: head`; BOIL (Oh et al. 2020, 2008.08882): `adapts: body`.
 - Meta-SGD (Li et al. 2017, 1707.09835): `learned_lr: parameter`. The start of every α is `inner_lr`, where the paper
   draws one number for all from [0.005, 0.1].
-- MAML++ (Antoniou et al. 2018, 1810.09502): `learned_lr: layer_and_step`, `outer_loss: all`,
+- MAML++ (Antoniou et al. 2018, 1810.09502): `learned_lr: layer_and_step`, `outer_loss: annealed`,
   `normalisation_per_step: true` and a cosine schedule of the outer optimizer. As in the authors' code a rate belongs
-  to one array (a kernel, a bias), and scales and offsets of the normalisation do not adapt. Different here: the
-  weights of the multi-step loss stay equal, where the paper moves them to the last step over the first tenth of the
-  training (an algorithm does not see the number of the outer step); statistics are those of the batch or of the
-  support, so that there are none to keep for each step; there is no annealing from first order to second.
+  to one array (a kernel, a bias), scales and offsets of the normalisation do not adapt, and the multi-step loss moves
+  from equal weights to the last step over the first tenth of the training. Different here: statistics are those of the
+  batch or of the support, so that there are none to keep for each step; there is no annealing from first order to
+  second.
 
 With `inner_loss: mean` L_S is the mean over the support. The MAML authors' code sums the means of the classes, which is
 `inner_loss: sum`: the mean times the number of outputs. Its 0.4 in 5 ways, and its 0.1 in 20, are 2.0 for the mean.
@@ -38,6 +38,9 @@ from metarun.algorithms import _inner
 from metarun.algorithms._inner import Learner
 from metarun.ranges import Above, AtLeast
 
+ANNEALING = 0.1  # of the outer steps, in which the multi-step loss moves to the last inner step
+LEAST_SHARE = 0.03  # of what an inner step counts at first, while there is a multi-step loss
+
 
 @dataclass(frozen=True)
 class Config:
@@ -56,8 +59,8 @@ class Config:
     adapts: Literal["all", "head", "body"] = "all"  # head: the last layer (ANIL); body: all but it (BOIL)
     normalisation_per_step: bool = False  # each inner step has its own scales and offsets, and none adapts
     order: Literal["second", "first"] = "second"  # of the outer gradient; first is FOMAML
-    outer_loss: Literal["last", "all"] = (
-        "last"  # of the query after the last inner step, or the mean over all
+    outer_loss: Literal["last", "all", "annealed"] = (
+        "last"  # of the query after the last inner step, the mean over all, or from that to the last: MAML++
     )
     loop: Literal["scan", "unroll"] = "unroll"  # of the inner steps: scan compiles faster, unroll runs faster
     rematerialise: bool = False  # recompute each inner step in the backward pass: less memory, more time
@@ -125,7 +128,22 @@ def build(config: Config, model: base.Model, objective: base.Objective, earlier=
     def adapt(weights: base.Weights, support: base.Examples) -> Learner:
         return adapted(weights, support)[0]
 
-    def loss(weights: base.Weights, episode: base.Episode, key):
+    def update(weights: base.Weights, learner: Learner, support: base.Examples) -> Learner:
+        """The scales and offsets of the inner steps stay those that were trained, where every step has its own."""
+        plain = config.learned_lr is None
+        trained = weights.trained if plain else weights.trained["params"]
+        norms, _ = _inner.partition(
+            trained, lambda path: config.normalisation_per_step and is_normalisation(path)
+        )
+        params = jax.tree.map(
+            lambda stepwise, adapted: adapted if stepwise is None else stepwise,
+            norms,
+            learner.params,
+            is_leaf=lambda leaf: leaf is None,
+        )
+        return adapt(base.Weights(params if plain else weights.trained | {"params": params}), support)
+
+    def loss(weights: base.Weights, episode: base.Episode, key, done=1.0):
         query = episode.query
 
         def of_query(learner: Learner):
@@ -136,9 +154,22 @@ def build(config: Config, model: base.Model, objective: base.Objective, earlier=
             return _inner.query_loss(objective, predict(learner, query.inputs), query)
         learner, losses = adapted(weights, episode.support, of_query)
         _, metrics = _inner.query_loss(objective, predict(learner, query.inputs), query)
-        return losses.mean(), metrics
+        shares = step_shares(config.inner_steps, done if config.outer_loss == "annealed" else 0.0)
+        return jnp.sum(shares * losses), metrics
 
-    return base.Algorithm(init, loss, adapt, predict)
+    return base.Algorithm(init, loss, adapt, predict, config.outer_loss == "annealed", update)
+
+
+def step_shares(steps: int, done):
+    """How much the loss after each inner step counts, [step]: at first all the same, from a tenth on the last alone.
+
+    As in the authors' code of MAML++ no step counts less than 0.03 of the same share until then.
+
+    Args:
+      done: the share of the outer steps that are done.
+    """
+    early = jnp.where(done < ANNEALING, jnp.maximum(1 - done / ANNEALING, LEAST_SHARE), 0.0) / steps
+    return jnp.full(steps, early).at[-1].set(1 - (steps - 1) * early)
 
 
 def adapts(config: Config, path: tuple[str, ...]) -> bool:

@@ -63,9 +63,10 @@ class Reader(NamedTuple):
     """A way to read a sequence; each function is for ONE task."""
 
     init: Callable  # (key, size of a step, steps) -> layers
-    read: Callable  # (layers, sequence [example, feature]) -> memory
+    read: Callable  # (layers, sequence [example, feature], memory, None at the start) -> memory
     answer: Callable  # (layers, memory, queries [query, feature]) -> [query, feature]
     size: Callable  # (size of a step, steps) -> features of an answer
+    goes_on: bool = True  # whether it can read on from a memory
 
 
 def build(config: Config, model: base.Model, objective: base.Objective, earlier=None) -> base.Algorithm:
@@ -88,11 +89,17 @@ def build(config: Config, model: base.Model, objective: base.Objective, earlier=
         return base.Weights({"body": body, "reader": reader.init(reader_key, step, steps), "head": head})
 
     def adapt(weights: base.Weights, support: base.Examples) -> Learner:
+        return read(weights, support, None)
+
+    def update(weights: base.Weights, learner: Learner, support: base.Examples) -> Learner:
+        return read(weights, support, learner.memory)
+
+    def read(weights: base.Weights, support: base.Examples, memory) -> Learner:
         trained, inputs = weights.trained, support.inputs
         features = model.embed(trained["body"], inputs, reference=inputs)
         targets = _features.as_numbers(support.targets, trained["head"]["bias"].shape[0])
-        memory = reader.read(trained["reader"], jnp.concatenate([features, targets], axis=-1))
-        return Learner(trained, inputs, memory)
+        sequence = jnp.concatenate([features, targets], axis=-1)
+        return Learner(trained, inputs, reader.read(trained["reader"], sequence, memory))
 
     def predict(learner: Learner, inputs):
         trained = learner.trained
@@ -109,7 +116,7 @@ def build(config: Config, model: base.Model, objective: base.Objective, earlier=
         outputs = predict(adapt(weights, support), episode.query.inputs)
         return _inner.query_loss(objective, outputs, episode.query)
 
-    return base.Algorithm(init, loss, adapt, predict)
+    return base.Algorithm(init, loss, adapt, predict, update=update if reader.goes_on else None)
 
 
 def recurrent(config: Config) -> Reader:
@@ -118,11 +125,10 @@ def recurrent(config: Config) -> Reader:
     def init(key, size, steps):
         return _lstm.init(key, size, config.width, config.width)
 
-    def read(cell, sequence):
+    def read(cell, sequence, state):
         zeros = jnp.zeros(config.width, sequence.dtype)
-        return jax.lax.scan(
-            lambda state, row: (_lstm.step(cell, row, *state), None), (zeros, zeros), sequence
-        )[0]
+        start = (zeros, zeros) if state is None else state
+        return jax.lax.scan(lambda state, row: (_lstm.step(cell, row, *state), None), start, sequence)[0]
 
     def answer(cell, state, queries):
         return jax.vmap(lambda query: _lstm.step(cell, query, *state)[0])(queries)
@@ -159,10 +165,11 @@ def external(config: Config) -> Reader:
         usage = config.decay * state["usage"] + read + written
         return {"controller": controller, "memory": memory, "read": read, "usage": usage}, None
 
-    def read(layers, sequence):
+    def read(layers, sequence, state):
         units, slots = jnp.zeros(config.width, sequence.dtype), jnp.zeros(config.slots, sequence.dtype)
         memory = jnp.zeros((config.slots, config.width), sequence.dtype)
-        start = {"controller": (units, units), "memory": memory, "read": slots, "usage": slots}
+        empty = {"controller": (units, units), "memory": memory, "read": slots, "usage": slots}
+        start = empty if state is None else state
         return jax.lax.scan(lambda state, row: write(layers, state, row), start, sequence)[0]
 
     def answer(layers, state, queries):
@@ -223,7 +230,7 @@ def attention(config: Config) -> Reader:
         )
         return jnp.tanh(candidate) * jax.nn.sigmoid(gate)
 
-    def read(layers, sequence):
+    def read(layers, sequence, _):
         count, memory = sequence.shape[0], []
         past = jnp.tril(jnp.ones((count, count), bool))
         for layer, dilation in zip(layers, dilations(layers), strict=True):
@@ -254,4 +261,4 @@ def attention(config: Config) -> Reader:
     def size(step, steps):
         return step + config.width * len(plan(step, steps))
 
-    return Reader(init, read, answer, size)
+    return Reader(init, read, answer, size, goes_on=False)

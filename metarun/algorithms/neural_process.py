@@ -17,7 +17,9 @@ a mean over the queries:
 Deviations: `likelihood: objective` takes the family's own loss for −log p: for regression the squared error, which is a
 Gaussian of variance ½ up to a constant. The papers' Gaussian with a learned deviation is `likelihood: gaussian`. A
 learner predicts with the mean of q(z | S), without drawing. Classes enter the encoder as one of `ways` ones. The
-attentive paper's self-attention of the support is left out. φ is shared by encoder and decoder.
+attentive paper's self-attention of the support is left out. φ is shared by encoder and decoder. The projections of
+queries and keys begin equal (the authors' code shares a perceptron between them): drawn apart, the classes of Omniglot
+stayed at chance for 2,000 steps (5-way 1-shot, Adam 3e-3, 32 tasks a step; 600 steps at 3e-4 did not help).
 """
 
 import math
@@ -124,7 +126,7 @@ def build(config: Config, model: base.Model, objective: base.Objective, earlier=
             }
         if config.summary == "attention":
             trained["attention"] = _network.init_attention(
-                jax.random.fold_in(key, 5), features, features, config.width, config.width
+                jax.random.fold_in(key, 5), features, features, config.width, config.width, alike=True
             )
         return base.Weights(trained)
 

@@ -78,6 +78,9 @@ def build(config: Config, model: base.Model, objective: base.Objective, earlier=
     def adapt(weights: base.Weights, support: base.Examples) -> Learner:
         return Learner(trained_on(weights.trained, support, jax.random.key(0)), support.inputs)
 
+    def update(weights: base.Weights, learner: Learner, support: base.Examples) -> Learner:
+        return Learner(trained_on(learner.params, support, jax.random.key(0)), support.inputs)
+
     def loss(weights: base.Weights, episode: base.Episode, key):
         examples = episode.support
         if config.trains_on == "all":
@@ -89,7 +92,7 @@ def build(config: Config, model: base.Model, objective: base.Objective, earlier=
         _, metrics = _inner.query_loss(objective, outputs, episode.query)
         return 0.5 * sum(jax.tree.leaves(squares)), metrics
 
-    return base.Algorithm(init, loss, adapt, predict)
+    return base.Algorithm(init, loss, adapt, predict, update=update)
 
 
 def minibatches(key, count: int, size: int, steps: int):

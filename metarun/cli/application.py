@@ -150,6 +150,8 @@ def predict(
     inner_steps: Annotated[
         int | None, typer.Option(help="Steps of adaptation. Default: as evaluated.")
     ] = None,
+    replica: Annotated[int, typer.Option(help="Of a run with several seeds, from 0.")] = 0,
+    member: Annotated[int, typer.Option(help="Of a stage with copies, from 0.")] = 0,
     as_json: Json = False,
     csv: Annotated[Path | None, typer.Option(help="Write the predictions as CSV.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet of pictures as PNG.")] = None,
@@ -164,13 +166,93 @@ def predict(
     from metarun import prediction
     from metarun.cli import predict
 
-    trained = prediction.load(run, stage=stage, mode=mode, inner_steps=inner_steps, overrides=overrides)
+    trained = prediction.load(
+        run,
+        stage=stage,
+        mode=mode,
+        inner_steps=inner_steps,
+        replica=replica,
+        member=member,
+        overrides=overrides,
+    )
     answers = predict.answer(trained, support, queries)
     predict.print_answers(trained, answers, as_json)
     if csv is not None:
         predict.write_csv(csv, answers)
     if sheet is not None:
         predict.write_sheet(sheet, answers)
+
+
+@application.command()
+def embed(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN_OR_CHECKPOINT", help="A run, or RUN/checkpoints/STAGE/STEP.")
+    ],
+    overrides: Overrides = None,
+    stage: Annotated[str | None, typer.Option(help="One that embeds tasks. Default: the last one.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="train, validation or test. Default: as evaluated.")
+    ] = None,
+    tasks: Annotated[int, typer.Option(min=2, help="How many frozen tasks.")] = 400,
+    distance: Annotated[str, typer.Option(help="Of vectors: euclidean or cosine.")] = "euclidean",
+    support: Annotated[
+        Path | None, typer.Option(help="A support of your own, as of predict: which tasks is it like?")
+    ] = None,
+    nearest: Annotated[int, typer.Option(min=1, help="How many known tasks are named for --support.")] = 5,
+    tsne: Annotated[bool, typer.Option("--tsne", help="Draw t-SNE too; needs metarun[embed].")] = False,
+    out: Annotated[Path | None, typer.Option(help="A folder for the files. Default: RUN/embeddings.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Vectors of tasks: files, pictures, and whether the nearest tasks are of one kind."""
+    from metarun.runs import directory, strict_json
+
+    whole = run.resolve()
+    directory.read_config(whole.parents[2] if whole.parent.parent.name == "checkpoints" else run)
+    from metarun import embedding
+    from metarun.cli import embed
+
+    embed.refuse_distance(distance)
+    found = embedding.embed(run, stage=stage, split=split, count=tasks, overrides=overrides or [])
+    report = embed.report(found, distance)
+    if support is not None:
+        report |= embed.neighbours(run, found, support, nearest, distance, overrides or [])
+    report |= {"files": embed.write(found, report, distance, out or found.path / "embeddings", tsne)}
+    typer.echo(strict_json.encode(report)) if as_json else embed.print_report(report)
+
+
+@application.command()
+def online(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN_OR_CHECKPOINT", help="A run, or RUN/checkpoints/STAGE/STEP.")
+    ],
+    overrides: Overrides = None,
+    times: Annotated[int, typer.Option(min=1, max=10_000, help="Times of a stream.")] = 30,
+    speed: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Way from a task to an independent one in one time.")
+    ] = 0.1,
+    stage: Annotated[str | None, typer.Option(help="Default: the last one.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="train, validation or test. Default: as evaluated.")
+    ] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="inductive or transductive. Default: the first one of the evaluation.")
+    ] = None,
+    as_json: Json = False,
+    plot: Annotated[Path | None, typer.Option(help="Write a picture as PNG.")] = None,
+) -> None:
+    """Follow tasks that drift: who keeps up, and by how much. Writes nothing to the run."""
+    from metarun.runs import directory, strict_json
+
+    whole = run.resolve()
+    directory.read_config(whole.parents[2] if whole.parent.parent.name == "checkpoints" else run)
+    from metarun import online
+    from metarun.cli import online as showing
+
+    stream = online.Stream(times, speed)
+    found = online.measure(run, stream, stage=stage, split=split, mode=mode, overrides=overrides or [])
+    typer.echo(strict_json.encode(found)) if as_json else showing.print_online(found)
+    if plot is not None:
+        showing.write_plot(plot, found)
 
 
 @application.command()

@@ -24,10 +24,12 @@ def print_comparison(found: dict[str, Any]) -> None:
             f"{each['of']} and {each['minus']} cannot be told apart: {interval(each)} on the same episodes"
         )
     episodes = found["episodes"]
+    seeded = any("seeds" in each for each in found["ranking"])
     better = "higher" if found["higher_is_better"] else "lower"
     typer.echo(
         f"{found['metric']}: {better} is better; {found['mode']}, {found['learner']}; {episodes['count']} "
         f"{episodes['split']} episodes ({episodes['hash']}), mean ± 95 % confidence interval, differences by pairs"
+        f"{'; in brackets the interval over the seeds of the run' * seeded}"
     )
 
 
@@ -51,7 +53,7 @@ def row(number: int, each: dict[str, Any], earlier: bool) -> list[str]:
 
 def interval(part: dict[str, Any] | None) -> str:
     """`0.0085 ± 0.0016`, of whatever has a mean and its interval."""
-    return spoken({name: part[name] for name in ("mean", "ci95")} if part else None)
+    return spoken({name: part[name] for name in ("mean", "ci95", "seeds") if name in part} if part else None)
 
 
 def counted(value: float | None) -> str:

@@ -21,24 +21,40 @@ def aligned(rows: Iterable[Iterable[str]]) -> str:
 
 
 def print_result(result: dict[str, Any]) -> None:
-    """The table of an evaluation: a line a stage, mode and number of inner steps."""
+    """The table of an evaluation: a line a stage, mode and number of inner steps; then groups and seeds, if any."""
     stages = result["stages"]
     rows = [row for name, stage in stages.items() for row in stage_rows(name, stage, result["modes"])]
     names = list(dict.fromkeys(name for row in rows for name in row[3]))
     header = ["stage", "mode", "learner", *names]
     cells = [[*row[:3], *(spoken(row[3].get(name)) for name in names)] for row in rows]
-    episodes = result["episodes"]
+    episodes, seeds = result["episodes"], result.get("seeds", [])
     typer.echo(aligned([header, *cells]))
     if any("groups" in stage[mode] for stage in stages.values() for mode in result["modes"]):
         print_groups(result)
+    if seeds:
+        print_seeds(rows, seeds)
+    over = f"; in brackets that over {len(seeds)} seeds" if seeds else ""
     typer.echo(
         f"{episodes['count']} {result['split']} episodes ({episodes['hash']}), step {result['step']}, "
-        "mean ± 95 % confidence interval"
+        f"mean ± 95 % confidence interval{over}"
     )
 
 
 def stage_rows(name: str, stage: dict[str, Any], modes: list[str]) -> list[tuple[str, str, str, dict]]:
-    """(stage, mode, learner, {metric: interval}) for every variant of a stage."""
+    """(stage, mode, learner, {metric: interval}) for every variant of a stage, and of each of its members.
+
+    A stage with copies is the mean over its members; `stage[0]` is one of them.
+    """
+    rows = variant_rows(name, stage, modes)
+    for number, member in enumerate(stage.get("members", [])):
+        rows += variant_rows(f"{name}[{number}]", member, modes)
+    if "best" in stage:
+        rows += variant_rows(f"{name}[best]", stage["best"], modes)
+    return rows
+
+
+def variant_rows(name: str, stage: dict[str, Any], modes: list[str]) -> list[tuple[str, str, str, dict]]:
+    """(stage, mode, learner, {metric: interval}) for every variant."""
     rows = []
     for mode in modes:
         for learner, part in stage[mode].items():
@@ -52,6 +68,17 @@ def stage_rows(name: str, stage: dict[str, Any], modes: list[str]) -> list[tuple
             else:
                 rows.append((name, mode, learner, part))
     return rows
+
+
+def print_seeds(rows: list[tuple[str, str, str, dict]], seeds: list[int]) -> None:
+    """A line a stage, mode, learner and metric, with the mean of each replica."""
+    cells = [
+        [*row[:3], metric, *(f"{value:.4f}" for value in part["seeds"]["values"])]
+        for row in rows
+        for metric, part in row[3].items()
+    ]
+    header = ["stage", "mode", "learner", "metric", *(f"seed {seed}" for seed in seeds)]
+    typer.echo("\n" + aligned([header, *cells]) + "\n")
 
 
 def print_groups(result: dict[str, Any]) -> None:
@@ -68,9 +95,12 @@ def print_groups(result: dict[str, Any]) -> None:
     typer.echo("\n" + aligned([["stage", "mode", "task", "learner", *names], *cells]) + "\n")
 
 
-def spoken(interval: dict[str, float] | None) -> str:
-    """`0.9873 ± 0.0031`."""
-    return f"{interval['mean']:.4f} ± {interval['ci95']:.4f}" if interval else ""
+def spoken(interval: dict[str, Any] | None) -> str:
+    """`0.9873 ± 0.0031`, and with several seeds `0.9873 ± 0.0031 (± 0.0102)`."""
+    if not interval:
+        return ""
+    over_seeds = f" (± {interval['seeds']['ci95']:.4f})" if "seeds" in interval else ""
+    return f"{interval['mean']:.4f} ± {interval['ci95']:.4f}{over_seeds}"
 
 
 def print_plugins() -> None:

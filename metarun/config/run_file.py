@@ -16,7 +16,7 @@ from metarun.config.origin import Origin, join
 from metarun.config.schema import RunConfig, SingleStage
 from metarun.config.selection import Selection
 
-STAGE_KEYS = ("model", "algorithm", "training")
+STAGE_KEYS = ("model", "algorithm", "training", "copies")
 
 
 def load(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:

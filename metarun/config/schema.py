@@ -14,7 +14,8 @@ from metarun.config.selection import Kind, Selection
 from metarun.ranges import Above, AtLeast, Between
 
 Count = Annotated[int, AtLeast(1)]
-Seed = Annotated[int, Between(0, 2**32 - 1)]
+LAST_SEED = 2**32 - 1
+Seed = Annotated[int, Between(0, LAST_SEED)]
 Mode = Literal["inductive", "transductive"]  # which examples' batch statistics normalise the query:
 # the support's, or its own
 ADAM = Selection("adam", Adam())
@@ -27,6 +28,14 @@ def _refuse_repeats(key: str, values: Sequence[object]) -> None:
 
 
 @dataclass(frozen=True)
+class PartRate:
+    """A learning rate of its own, for a part of what a stage trains."""
+
+    part: str  # a key of the outermost level of what the algorithm trains
+    factor: Annotated[float, Above(0)]  # times the optimizer's learning rate
+
+
+@dataclass(frozen=True)
 class Training:
     """The outer loop of one stage."""
 
@@ -35,6 +44,7 @@ class Training:
     optimizer: Annotated[Selection, Kind("optimizer")] = ADAM
     clip_norm: Annotated[float, Above(0)] | None = None  # largest norm of the outer gradient; null: any
     clip_value: Annotated[float, Above(0)] | None = None  # largest entry of the outer gradient; null: any
+    part_rates: tuple[PartRate, ...] = ()  # parts that learn slower or faster than the rest; empty: none
     mode: Mode = "inductive"  # what normalises the query during training
     task_chunk: Count | None = None  # tasks computed at once on a device, divides tasks_per_step; null: all
     chunk: Count | None = None  # steps between two returns to the host, never changes results;
@@ -45,6 +55,7 @@ class Training:
             raise ValueError(
                 f"task_chunk {self.task_chunk} does not divide tasks_per_step {self.tasks_per_step}"
             )
+        _refuse_repeats("part_rates", [each.part for each in self.part_rates])
         warmup_steps = getattr(self.optimizer.config.schedule.config, "warmup_steps", 0)
         if warmup_steps and warmup_steps >= self.steps:
             raise ValueError(f"the schedule warms up for {warmup_steps} steps, the training has {self.steps}")
@@ -58,6 +69,7 @@ class Stage:
     model: Annotated[Selection, Kind("model")]
     algorithm: Annotated[Selection, Kind("algorithm")]
     training: Training
+    copies: Count | None = None  # members trained side by side, with other random numbers; null: one learner
 
     def __post_init__(self) -> None:
         if not re.fullmatch("[a-z][a-z0-9_-]{0,63}", self.name):
@@ -118,6 +130,14 @@ class _Run:
     checkpoint: Checkpoint = Checkpoint()
     accelerator: Accelerator = Accelerator()
     seed: Seed = 0  # every random number of the run follows from it
+    replicas: Count = 1  # seeds trained side by side: replica r is the single run with seed + r
+
+    def __post_init__(self) -> None:
+        if self.seed + self.replicas > LAST_SEED + 1:
+            raise ValueError(
+                f"the last of {self.replicas} replicas has the seed {self.seed + self.replicas - 1}",
+                f"choose seed and replicas so that no seed is above {LAST_SEED}",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +147,7 @@ class RunConfig(_Run):
     stages: tuple[Stage, ...]  # at least one; each may use those before it
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.stages:
             raise ValueError("stages is empty", "give at least one {name, model, algorithm, training}")
         _refuse_repeats("stages", [stage.name for stage in self.stages])
@@ -139,8 +160,9 @@ class SingleStage(_Run):
     model: Annotated[Selection, Kind("model")]
     algorithm: Annotated[Selection, Kind("algorithm")]
     training: Training
+    copies: Count | None = None  # as in a stage
 
     def run(self) -> RunConfig:
-        stage = Stage(self.algorithm.name, self.model, self.algorithm, self.training)
+        stage = Stage(self.algorithm.name, self.model, self.algorithm, self.training, self.copies)
         shared = {name: getattr(self, name) for name in _Run.__dataclass_fields__}
         return RunConfig(stages=(stage,), **shared)

@@ -25,6 +25,8 @@ class Config:
     hidden: tuple[Annotated[int, AtLeast(1)], ...] = (40, 40)  # units of each hidden layer
     activation: Literal["relu", "tanh", "gelu"] = "relu"  # after each hidden layer
     normalisation: Literal["batch", "layer", "none"] = "none"  # before each activation
+    modulation: Literal["inputs", "features"] = "inputs"  # what a condition is: more inputs, or a scale and
+    # an offset of every hidden unit before its activation
 
 
 class Perceptron(nn.Module):
@@ -36,15 +38,19 @@ class Perceptron(nn.Module):
     def setup(self):
         self.hidden = [_dense.Dense(units) for units in self.config.hidden]
         self.norms = [_normalisation.Normalisation(self.config.normalisation) for _ in self.config.hidden]
+        self.modulations = [_normalisation.Modulation() for _ in self.config.hidden]
         self.head = _dense.Dense(self.output_size)
 
     def embed(self, inputs, reference_count: int, condition=None):
         features = inputs.reshape(inputs.shape[0], -1)
-        if condition is not None:  # more inputs, the same for every example
+        modulated = condition is not None and self.config.modulation == "features"
+        if condition is not None and not modulated:  # more inputs, the same for every example
             conditions = jnp.broadcast_to(condition, (features.shape[0], condition.shape[0]))
             features = jnp.concatenate([features, conditions], axis=1)
-        for dense, norm in zip(self.hidden, self.norms, strict=True):
-            features = ACTIVATIONS[self.config.activation](norm(dense(features), reference_count))
+        for dense, norm, modulation in zip(self.hidden, self.norms, self.modulations, strict=True):
+            features = norm(dense(features), reference_count)
+            features = modulation(features, condition) if modulated else features
+            features = ACTIVATIONS[self.config.activation](features)
         return features
 
     def __call__(self, inputs, reference_count: int, condition=None):

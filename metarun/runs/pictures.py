@@ -13,7 +13,15 @@ from matplotlib.figure import Figure
 from metarun.runs import files
 
 POINTS = 200  # of a curve: more could not be told apart
-HEAD = ("stage", "replica", "split", "step", "seconds", "mode")  # keys of a line that are not curves
+HEAD = (
+    "stage",
+    "replica",
+    "member",
+    "split",
+    "step",
+    "seconds",
+    "mode",
+)  # keys of a line that are not curves
 
 
 def write_figure(path: Path, draw: Callable[[Figure], None], size: tuple[float, float] = (8.0, 4.5)) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from metarun import base, errors, losses
@@ -86,7 +87,9 @@ def build(config: Config) -> base.TaskFamily:
     return base.TaskFamily(
         {name: table(pictures, classes) for name, classes in split.items()},
         sample,
-        losses.classification(config.ways, classes=len(pictures.class_names)),
+        losses.classification(config.ways, classes=len(pictures.class_names))._replace(
+            relations=name_classes(pictures, split)
+        ),
         base.Spec((config.size, config.size, config.channels), config.ways),
         functools.partial(_classes.draw, inverted=False),
         form=base.Pictures(inverted=False),
@@ -109,6 +112,16 @@ def split_classes(config: Config, pictures: reader.Folder) -> dict[str, np.ndarr
         order = np.random.default_rng(config.split_seed).permutation(len(pictures.class_names))
         parts = np.split(order[: train + validation + test], [train, train + validation])
     return {name: np.sort(part) for name, part in zip(SPLITS, parts, strict=True) if part.size}
+
+
+def name_classes(pictures: reader.Folder, split: dict[str, np.ndarray]) -> base.Relations:
+    """The class names as nodes for a user's edges, those of the training split first; the folder relates none."""
+    train = split["train"]
+    place = np.zeros(len(pictures.class_names), np.int32)
+    place[train] = np.arange(len(train))
+    ordered = [*train, *(index for name, part in split.items() if name != "train" for index in part)]
+    names = dict.fromkeys(pictures.class_names[index] for index in ordered)  # splits by hand may share names
+    return base.Relations(tuple(names), len(train), (), lambda facts: jnp.asarray(place)[facts["class"]])
 
 
 def class_counts(config: Config, total: int) -> tuple[int, int, int]:

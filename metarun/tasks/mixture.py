@@ -70,12 +70,19 @@ SHAPES = {  # of x − center: every curve is scale · shape(x − center) + off
     "absolute": jnp.abs,
     "tanh": jnp.tanh,
 }
+PROPERTIES = {  # what modes have in common: the concepts of a knowledge graph
+    "polynomial": ("line", "quadratic"),
+    "monotone": ("line", "tanh"),
+    "symmetric": ("quadratic", "absolute"),  # about a center
+    "bounded": ("sinusoid", "tanh"),
+}
 
 
 def build(config: Config) -> base.TaskFamily:
     """The family; its facts are `mode`, int32, the place in `config.modes`, and `scale`, `center`, `offset`.
 
-    Its groups are the modes. All facts are scalars: the curve is scale · shape(x − center) + offset.
+    Its groups are the modes, and its relations say what these have in common. All facts are scalars: the curve is
+    scale · shape(x − center) + offset.
     """
     shapes = [SHAPES[mode] for mode in config.modes]
     bounds = jnp.array([bounds_of(mode, config) for mode in config.modes])
@@ -105,7 +112,21 @@ def build(config: Config) -> base.TaskFamily:
 
     splits = dict.fromkeys(("train", "validation", "test"), ())
     groups = base.Groups(config.modes, lambda facts: facts["mode"])
-    return base.TaskFamily(splits, sample, losses.regression(), base.Spec((1,), 1), draw, groups)
+    objective = losses.regression()._replace(relations=relate(config.modes))
+    return base.TaskFamily(splits, sample, objective, base.Spec((1,), 1), draw, groups)
+
+
+def relate(modes: tuple[str, ...]) -> base.Relations:
+    """A mode belongs to each of its PROPERTIES that another mode of the mixture has too."""
+    shared = {name: set(owners) & set(modes) for name, owners in PROPERTIES.items()}
+    shared = {name: owners for name, owners in shared.items() if len(owners) > 1}
+    edges = tuple(
+        (place, len(modes) + concept)
+        for concept, owners in enumerate(shared.values())
+        for place, mode in enumerate(modes)
+        if mode in owners
+    )
+    return base.Relations((*modes, *shared), len(modes), edges, lambda facts: facts["mode"], of_tasks=True)
 
 
 def bounds_of(mode: str, config: Config) -> tuple[tuple[float, float], ...]:

@@ -138,6 +138,22 @@ def family(config: Config, data: dict[str, base.PyTree]) -> base.TaskFamily:
         classes, turns = choose_classes(config, part["alphabet"], class_key)
         if config.rotations == "random":
             turns = jax.random.randint(rotation_key, (config.ways,), 0, 4)
+        return draw_examples(part, classes, turns, drawing_key)
+
+    def drift(part, task_key, position, examples_key) -> base.Episode:
+        """One way after another has its class replaced by the next of a random order of all classes."""
+        class_key, rotation_key = jax.random.split(task_key)
+        count = part["character"].shape[0]
+        order = _classes.choose(class_key, count * config.copies, count * config.copies)
+        first = jnp.floor(position * config.ways).astype(jnp.int32)
+        places = (first + (jnp.arange(config.ways) - first) % config.ways) % order.shape[0]
+        classes, turns = order[places] % count, order[places] // count
+        if config.rotations == "random":
+            turns = jax.random.randint(rotation_key, order.shape, 0, 4)[places]
+        return draw_examples(part, classes, turns, examples_key)
+
+    def draw_examples(part, classes, turns, drawing_key) -> base.Episode:
+        """Drawings of these classes of the split, each class with its quarter turns."""
         images = _classes.gather_examples(part["images"], classes, config.shots + config.queries, drawing_key)
         if config.rotations != "none":
             images = _classes.rotate(images, turns)
@@ -151,8 +167,28 @@ def family(config: Config, data: dict[str, base.PyTree]) -> base.TaskFamily:
 
     spec = base.Spec((config.size, config.size, 1), config.ways)
     classes = config.characters[0] * (1 if config.rotations == "none" else 4)
-    objective = losses.classification(config.ways, classes)
-    return base.TaskFamily(data, sample, objective, spec, _classes.draw, form=base.Pictures(inverted=True))
+    objective = losses.classification(config.ways, classes)._replace(relations=relate(config))
+    form, path = base.Pictures(inverted=True), None if config.within_alphabet else drift
+    return base.TaskFamily(data, sample, objective, spec, _classes.draw, None, form, path)
+
+
+def relate(config: Config) -> base.Relations:
+    """A class belongs to its alphabet, and a turned class to the turned alphabet: "Greek/character07@90" to "Greek@90".
+
+    The nodes are the training classes in the order of facts["class"], their alphabets, the classes of other splits.
+    """
+    characters, names = split_characters(config), dataset.class_names()
+    turns = ["", "@90", "@180", "@270"] if config.rotations != "none" else [""]
+
+    def named(split: str) -> list[str]:
+        return [names[index] + turn for turn in turns for index in characters.get(split, ())]
+
+    known = named("train")
+    owners = [name.partition("/")[0] + "".join(name.partition("@")[1:]) for name in known]
+    concepts = {owner: len(known) + place for place, owner in enumerate(dict.fromkeys(owners))}
+    edges = tuple((member, concepts[owner]) for member, owner in enumerate(owners))
+    nodes = (*known, *concepts, *named("validation"), *named("test"))
+    return base.Relations(nodes, len(known), edges, lambda facts: facts["class"])
 
 
 def choose_classes(config: Config, alphabet, key):

@@ -67,14 +67,31 @@ def build(config: Config) -> base.TaskFamily:
     def sample(data, key) -> base.Episode:
         bounds = data if extrapolates else trained
         amplitude_key, phase_key, inputs_key, noise_key = jax.random.split(key, 4)
+        facts = choose(bounds, amplitude_key, phase_key)
+        return observe(bounds, facts, inputs_key, noise_key)
+
+    def drift(data, task_key, position, examples_key) -> base.Episode:
+        """Amplitudes and phases are on a straight line from each task of the path to the next."""
+        bounds = data if extrapolates else trained
+        last = jnp.floor(position)
+        ends = [
+            choose(bounds, *jax.random.split(jax.random.fold_in(task_key, last.astype(jnp.uint32) + step)))
+            for step in range(2)
+        ]
+        share = position - last
+        facts = jax.tree.map(lambda old, new: (1 - share) * old + share * new, *ends)
+        return observe(bounds, facts, *jax.random.split(examples_key))
+
+    def choose(bounds: Bounds, amplitude_key, phase_key) -> dict:
         shape = () if config.harmonics == 1 else (config.harmonics,)
         amplitude = _curves.uniform(amplitude_key, shape, bounds.amplitude)
         if config.harmonics > 1:
             amplitude /= jnp.arange(1, config.harmonics + 1)
-        phase = _curves.uniform(phase_key, shape, bounds.phase)
+        return {"amplitude": amplitude, "phase": _curves.uniform(phase_key, shape, bounds.phase)}
+
+    def observe(bounds: Bounds, facts: dict, inputs_key, noise_key) -> base.Episode:
         inputs = _curves.uniform(inputs_key, (config.shots + config.queries, 1), bounds.inputs)
-        targets = curve(inputs, amplitude, phase)
-        facts = {"amplitude": amplitude, "phase": phase}
+        targets = curve(inputs, facts["amplitude"], facts["phase"])
         return _curves.to_episode(
             inputs, targets, config.shots, config.noise, config.query_noise, noise_key, facts
         )
@@ -92,7 +109,7 @@ def build(config: Config) -> base.TaskFamily:
     splits: dict[str, base.PyTree] = dict.fromkeys(("train", "validation", "test"), ())
     if extrapolates:
         splits = {name: to_arrays(tested if name == "test" else trained) for name in splits}
-    return base.TaskFamily(splits, sample, losses.regression(), base.Spec((1,), 1), draw)
+    return base.TaskFamily(splits, sample, losses.regression(), base.Spec((1,), 1), draw, drift=drift)
 
 
 def curve(inputs: Float[Array, "example 1"], amplitude, phase) -> Float[Array, "example 1"]:

@@ -32,6 +32,18 @@ _PUBLIC = "https://github.com/brendenlake/omniglot/raw/master/python"
 # The larger public archive has 20,275 members of at most 0.6 kB in 9.5 MB.
 _LIMITS = archives.Limits(members=40_000, member_bytes=1 << 16, total_bytes=1 << 26)
 _REPORT_EVERY = 500  # drawings
+_ALPHABETS = """
+Alphabet_of_the_Magi:20 Anglo-Saxon_Futhorc:29 Arcadian:26 Armenian:41 Asomtavruli_(Georgian):40
+Balinese:24 Bengali:46 Blackfoot_(Canadian_Aboriginal_Syllabics):14 Braille:26 Burmese_(Myanmar):34
+Cyrillic:33 Early_Aramaic:22 Futurama:26 Grantha:43 Greek:24 Gujarati:48 Hebrew:22
+Inuktitut_(Canadian_Aboriginal_Syllabics):16 Japanese_(hiragana):52 Japanese_(katakana):47 Korean:40
+Latin:26 Malay_(Jawi_-_Arabic):40 Mkhedruli_(Georgian):41 N_Ko:33
+Ojibwe_(Canadian_Aboriginal_Syllabics):14 Sanskrit:42 Syriac_(Estrangelo):23 Tagalog:17 Tifinagh:55
+Angelic:20 Atemayar_Qelisayer:26 Atlantean:26 Aurek-Besh:26 Avesta:26 Ge_ez:26 Glagolitic:45
+Gurmukhi:45 Kannada:41 Keble:26 Malayalam:47 Manipuri:40 Mongolian:30
+Old_Church_Slavonic_(Cyrillic):45 Oriya:46 Sylheti:28 Syriac_(Serto):23 Tengwar:25 Tibetan:42
+ULOG:26
+"""  # with the number of their characters, in the order of Omniglot.class_names
 
 
 class Part(NamedTuple):
@@ -74,6 +86,14 @@ class Omniglot(NamedTuple):
     alphabet_names: tuple[str, ...]
     class_names: tuple[str, ...]  # "Greek/character07"; in sorted order of the paths within each archive
     background: int  # the classes [0, background) are images_background
+
+
+def class_names() -> tuple[str, ...]:
+    """`Omniglot.class_names`, without the archives."""
+    alphabets = [word.split(":") for word in _ALPHABETS.split()]
+    return tuple(
+        f"{name}/character{number + 1:02}" for name, count in alphabets for number in range(int(count))
+    )
 
 
 def load(root: Path, size: int = 28, progress: Progress | None = None) -> Omniglot:
