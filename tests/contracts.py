@@ -26,12 +26,15 @@ TINY = {
     "algorithm": {"inner_lr": 0.1, "width": 32, "depth": 2, "heads": 4},
 }
 OWN = {
-    "reptile": {"inner_lr": 0.02}
+    "reptile": {"inner_lr": 0.02},
+    "distillation": {"teachers": ("maml",), "student": "cavia"},
+    "fusion": {"members": ("maml", "cavia")},
 }  # of single plug-ins: nothing holds Reptile back where 0.1 is too much for a task
 # On these tasks these answer the same whatever the support is.
 DEAF = {("pretrain", "regression")}
 # The earlier stages that an algorithm needs, each named as its algorithm.
-EARLIER = dict.fromkeys(("finetune", "logistic", "centroid"), ("pretrain",))
+EARLIER = dict.fromkeys(("finetune", "logistic", "centroid"), ("pretrain",)) | {"task_embedding": ("maml",)}
+EARLIER |= {"extraction": ("pretrain",)} | dict.fromkeys(("distillation", "fusion"), ("maml", "cavia"))
 SPECS = (
     base.Spec((8, 8, 1), 3),
     base.Spec((3,), 2),
@@ -121,7 +124,10 @@ def blobs(ways: int = 3, shots: int = 4, classes: int = 64) -> base.TaskFamily:
 
         return base.Episode(around(support_key), around(query_key), {"class": chosen, "centres": centres})
 
-    objective = losses.classification(ways, classes)
+    names = [f"class{index}" for index in range(classes)] + [f"kin{index}" for index in range(classes // 8)]
+    edges = tuple((index, classes + index // 8) for index in range(classes // 8 * 8))
+    relations = base.Relations(tuple(names), classes, edges, lambda facts: facts["class"])
+    objective = losses.classification(ways, classes)._replace(relations=relations)
     return base.TaskFamily({"train": (), "test": ()}, sample, objective, base.Spec((4,), ways))
 
 

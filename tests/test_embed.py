@@ -1,0 +1,220 @@
+"""`metarun embed` and what it rests on: retrieval by the nearest task, its baselines, the files and the pictures."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import test_cli
+from PIL import Image
+from test_experiment import load
+
+from metarun import assessment, base, embedding, errors, evaluation, experiment
+from metarun.cli import embed
+
+own_place, metarun_ = test_cli.own_place, test_cli.metarun_  # fixtures
+
+RUN = """
+task: {name: mixture, modes: [sinusoid, line], shots: 4, queries: 4}
+stages:
+  - name: maml
+    model: {name: mlp, hidden: [8, 8]}
+    algorithm: {name: maml}
+    training: {steps: 2, tasks_per_step: 4}
+  - name: embedding
+    model: {name: mlp, hidden: [8, 8]}
+    algorithm: {name: task_embedding, source: adapted, dimensions: 3, clusters: 2}
+    training: {steps: 1, tasks_per_step: 16}
+evaluation: {episodes: 6}
+accelerator: {platform: cpu, devices: 1}
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("embedded")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment.pictures, "write", lambda session, trained: None)
+        experiment.train(load(folder, RUN), folder / "run", False, ["test"], experiment.Progress())
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def found(run) -> embedding.EmbeddedRun:
+    return embedding.embed(run, stage=None, split=None, count=40)
+
+
+def tasks_of(vectors: Any, raw: Any = None, **facts: Any) -> embedding.Tasks:
+    vectors = np.asarray(vectors, np.float32)
+    values = {name: np.asarray(value) for name, value in facts.items()}
+    return embedding.Tasks(
+        vectors,
+        np.zeros((len(vectors), 0), np.float32),
+        vectors if raw is None else np.asarray(raw, np.float32),
+        values,
+    )
+
+
+# Retrieval
+
+
+def test_the_nearest_task_is_never_the_task_itself():
+    shares = embedding.nearest_shares(np.array([[0.0], [1.0], [1.2]]), np.array([0, 0, 1]), "euclidean")
+    np.testing.assert_array_equal(shares, [True, False, False])
+
+
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+def test_distances_are_those_of_every_pair_one_by_one(distance):
+    generator = np.random.default_rng(0)
+    left, right = generator.standard_normal((5, 3)), generator.standard_normal((4, 3))
+    for i, j in np.ndindex(5, 4):
+        cosine = left[i] @ right[j] / np.linalg.norm(left[i]) / np.linalg.norm(right[j])
+        expected = np.linalg.norm(left[i] - right[j]) if distance == "euclidean" else 1 - cosine
+        np.testing.assert_allclose(embedding.distances(left, right, distance)[i, j], expected, rtol=1e-9)
+
+
+def test_vectors_that_tell_the_kind_retrieve_all_and_random_ones_as_many_as_chance():
+    kind = np.random.default_rng(1).integers(0, 4, 600)
+    scores = embedding.scores(tasks_of(np.eye(4)[kind], raw=np.ones((600, 2)), kind=kind), "euclidean")[
+        "kind"
+    ]
+    assert scores["embedding"]["mean"] == 1
+    counts = np.bincount(kind)
+    chance = np.sum(counts * (counts - 1)) / (600 * 599)
+    assert abs(scores["random"]["mean"] - chance) < 2 * scores["random"]["ci95"]
+    paired = scores["embedding"]["mean"] - scores["raw"]["mean"]
+    np.testing.assert_allclose(scores["above_raw"]["mean"], paired)
+
+
+def test_a_fact_that_is_a_number_counts_as_the_same_within_a_fifth_of_the_tasks():
+    values = np.random.default_rng(0).uniform(-1, 1, 100).astype(np.float32)
+    labels = embedding.labels_of(values)
+    np.testing.assert_array_equal(np.bincount(labels), [20] * 5)
+    assert all(values[labels == index].max() <= values[labels == index + 1].min() for index in range(4))
+
+
+def test_a_fact_of_every_way_counts_where_all_ways_share_it():
+    facts = {
+        "alphabet": np.array([[3, 3], [5, 5]]),
+        "class": np.array([[0, 1], [2, 3]]),
+        "mode": np.array([1, 0]),
+    }
+    assert {name: values.tolist() for name, values in embedding.scalar_facts(facts).items()} == {
+        "alphabet": [3, 5],
+        "mode": [1, 0],
+    }
+
+
+def test_a_fact_that_all_tasks_share_is_not_retrieved():
+    assert embedding.scores(tasks_of(np.eye(3), kind=np.zeros(3, int)), "euclidean") == {}
+
+
+def test_the_raw_support_of_numbers_does_not_depend_on_the_order_of_its_examples():
+    inputs, targets = np.array([[2.0], [1.0]], np.float32), np.array([[5.0], [6.0]], np.float32)
+    support = base.Examples(inputs, targets)
+    np.testing.assert_array_equal(embedding.raw_vector(support), [1, 6, 2, 5])
+    np.testing.assert_array_equal(
+        embedding.raw_vector(base.Examples(inputs[::-1], targets[::-1])), [1, 6, 2, 5]
+    )
+
+
+def test_the_plane_is_that_of_the_greatest_variance():
+    generator = np.random.default_rng(0)
+    vectors = generator.standard_normal((50, 4)) * np.array([0.1, 5.0, 0.2, 3.0])
+    plane = embedding.in_plane(vectors)
+    variances = np.linalg.eigvalsh(np.cov(vectors.T, bias=True))[::-1]
+    np.testing.assert_allclose(plane.var(axis=0), variances[:2], rtol=1e-6)
+
+
+# A run
+
+
+def test_the_vectors_are_those_that_the_learner_holds_of_the_frozen_episodes(run, found):
+    from metarun import building, config
+
+    run_config = config.load(run / "config.yaml")
+    problem = assessment.prepare(run_config, jax.devices()[0])
+    trained = assessment.restore_stages(run_config, run, None, problem, jax.devices()[0], 2)
+    algorithm = building.algorithm(run_config, 1, problem.family)
+    episode = problem.family.sample((), evaluation.episode_keys(0, "test", 40)[7])
+    learner = algorithm.adapt(trained["embedding"].weights, episode.support)
+    np.testing.assert_allclose(found.tasks.vectors[7], learner.embedding, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(found.tasks.clusters[7], learner.cluster, rtol=1e-3, atol=1e-5)
+    assert found.tasks.facts["mode"][7] == episode.facts["mode"]
+    assert found.names == {"mode": ("sinusoid", "line")}
+
+
+def test_the_command_leaves_vectors_facts_scores_and_pictures(run, metarun_, tmp_path):
+    said = metarun_("embed", run, "--tasks", 40, "--out", tmp_path / "out", "--json")
+    assert said.code == 0, said
+    report = json.loads(said.out[-1])
+    files = {Path(name).name for name in report["files"]}
+    stem = "embedding-test"
+    assert files == {f"{stem}{end}" for end in (".npz", ".csv", ".json", "-map.png", "-similarity.png")}
+    assert files == {path.name for path in (tmp_path / "out").iterdir()}
+    with np.load(tmp_path / "out" / f"{stem}.npz", allow_pickle=False) as saved:
+        vectors, modes, similarity = saved["vectors"], saved["fact_mode"], saved["similarity"]
+    rows = list(csv.DictReader((tmp_path / "out" / f"{stem}.csv").read_text().splitlines()))
+    assert [row["mode"] for row in rows] == [("sinusoid", "line")[mode] for mode in modes]
+    np.testing.assert_allclose([[float(row[f"e{i}"]) for i in range(3)] for row in rows], vectors, rtol=1e-6)
+    np.testing.assert_allclose(np.diag(similarity), 1, atol=1e-5)
+    labels = embedding.labels_of(modes)
+    expected = embedding.nearest_shares(vectors, labels, "euclidean").mean()
+    np.testing.assert_allclose(report["retrieval"]["mode"]["embedding"]["mean"], expected)
+    for name in files:
+        if name.endswith(".png"):
+            assert min(Image.open(tmp_path / "out" / name).size) > 300
+
+
+def test_a_support_of_ones_own_is_nearest_to_the_task_that_it_was_taken_from(run, found, metarun_, tmp_path):
+    from metarun import config
+
+    family = assessment.prepare(config.load(run / "config.yaml"), jax.devices()[0]).family
+    support = family.sample((), evaluation.episode_keys(0, "test", 40)[11]).support
+    lines = [f"{x:.9g},{y:.9g}" for x, y in np.concatenate(support, axis=1).tolist()]
+    (tmp_path / "own.csv").write_text("\n".join(lines) + "\n")
+    said = metarun_(
+        "embed", run, "--tasks", 40, "--out", tmp_path, "--support", tmp_path / "own.csv", "--json"
+    )
+    assert said.code == 0, said
+    first, second, *_ = json.loads(said.out[-1])["nearest"]
+    assert first["task"] == 11
+    assert first["distance"] < 1e-2 * second["distance"]
+    assert first["facts"]["mode"] == ("sinusoid", "line")[found.tasks.facts["mode"][11]]
+
+
+# What is refused
+
+
+def test_a_stage_without_vectors_an_unknown_distance_and_an_absent_run_are_refused(run, metarun_, tmp_path):
+    test_cli.assert_three_lines(metarun_("embed", run, "--stage", "maml"), 2, "no vector of a task")
+    test_cli.assert_three_lines(metarun_("embed", run, "--distance", "manhattan"), 2, "manhattan")
+    test_cli.assert_three_lines(metarun_("embed", tmp_path), 5, "no run here")
+
+
+def test_without_scikit_learn_tsne_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
+    with pytest.raises(errors.UsageError, match="scikit-learn") as refused:
+        embedding.by_tsne(np.zeros((20, 2)))
+    assert "metarun[embed]" in refused.value.remedy
+
+
+def test_tsne_keeps_groups_that_lie_apart_together():
+    pytest.importorskip("sklearn")
+    kind = np.repeat([0, 1], 20)
+    vectors = 20.0 * kind[:, None] + np.random.default_rng(0).standard_normal((40, 3))
+    assert embedding.nearest_shares(embedding.by_tsne(vectors), kind, "euclidean").all()
+
+
+def test_a_fact_with_many_values_and_one_along_a_scale_are_drawn(tmp_path):
+    tasks = tasks_of(
+        np.random.default_rng(0).standard_normal((60, 2)), alphabet=np.arange(60) % 15, scale=np.arange(60.0)
+    )
+    drawn = embedding.EmbeddedRun(tmp_path, "embedding", 1, "test", tasks, {})
+    assert embed.shown_facts(drawn) == ["alphabet", "scale"]
+    paths = embed.write(drawn, {"tasks": 60}, "euclidean", tmp_path / "out", tsne=False)
+    assert all(Path(path).stat().st_size for path in paths)

@@ -1,0 +1,383 @@
+"""Vectors of tasks against closed forms and independent computations, and every source of them by its contract."""
+
+import functools
+from typing import Any
+
+import contracts
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metarun import base, errors, losses
+from metarun.algorithms import _collaborative, _embedding, _encoder, _reduction, task_embedding
+
+KEY = jax.random.key(0)
+TASKS = 24
+FAMILIES = {
+    "regression": lambda: contracts.build_task("mixture", shots=6, queries=6),
+    "classification": contracts.blobs,
+}
+SOURCES = ("gradient", "fisher", "adapted", "prototype", "collaborative", "variational", "adversarial")
+SMALL: dict[str, Any] = {"dimensions": 3, "width": 8, "depth": 2, "probes": 6, "observed": 4}
+every_source = pytest.mark.parametrize(
+    ("source", "family"), [(source, family) for source in SOURCES for family in FAMILIES]
+)
+
+
+class Case:
+    """A source on a small perceptron that MAML has not yet trained."""
+
+    def __init__(self, family: str, **options: Any) -> None:
+        self.family = FAMILIES[family]()
+        self.model = contracts.build_model("mlp", self.family.spec)
+        self.solver = contracts.build_algorithm("maml", self.model, self.family.objective)
+        keys = jax.random.split(KEY, TASKS)
+        self.episodes = jax.jit(jax.vmap(self.family.sample, in_axes=(None, 0)))((), keys)
+        self.base = self.solver.init(jax.random.key(1), self.episodes, {})
+        config = task_embedding.Config(**(SMALL | options))
+        self.algorithm = task_embedding.build(
+            config, self.model, self.family.objective, {"maml": self.solver}
+        )
+        self.init = jax.jit(self.algorithm.init)
+        self.weights = self.init(KEY, self.episodes, {"maml": self.base})
+
+    def support(self, task: int) -> base.Examples:
+        return one(self.episodes, task).support
+
+    def vectors(self) -> np.ndarray:
+        """[task, embed]."""
+        adapt = jax.vmap(self.algorithm.adapt, in_axes=(None, 0))
+        return np.asarray(jax.jit(adapt)(self.weights, self.episodes.support).embedding)
+
+
+def one(batch, index: int):
+    """One task of a batch of tasks."""
+    return jax.tree.map(lambda leaf: leaf[index], batch)
+
+
+@functools.cache
+def make_case(family: str, **options: Any) -> Case:
+    return Case(family, **options)
+
+
+# Every source
+
+
+@every_source
+def test_the_vector_has_the_dimensions_asked_for_and_differs_between_tasks(source, family):
+    vectors = make_case(family, source=source).vectors()
+    assert vectors.shape == (TASKS, 3)
+    assert vectors.dtype == np.float32
+    assert np.isfinite(vectors).all()
+    assert (vectors.std(axis=0) > 0).all()
+
+
+@every_source
+def test_under_vmap_a_task_has_the_vector_that_it_has_alone(source, family):
+    case = make_case(family, source=source)
+    alone = jax.jit(case.algorithm.adapt)(case.weights, case.support(5)).embedding
+    np.testing.assert_allclose(case.vectors()[5], alone, rtol=2e-3, atol=1e-4)
+
+
+@every_source
+def test_the_vector_does_not_depend_on_the_order_of_the_examples(source, family):
+    case = make_case(family, source=source)
+    support = case.support(2)
+    order = np.random.default_rng(0).permutation(len(support.targets))
+    shuffled = jax.tree.map(lambda leaf: leaf[order], support)
+    adapt = jax.jit(case.algorithm.adapt)
+    left, right = (adapt(case.weights, part).embedding for part in (support, shuffled))
+    np.testing.assert_allclose(left, right, rtol=2e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_in_a_classification_the_vector_does_not_depend_on_which_class_has_which_label(source):
+    case = make_case("classification", source=source)
+    support = case.support(2)
+    renamed = support._replace(targets=(support.targets + 1) % case.family.objective.ways)
+    adapt = jax.jit(case.algorithm.adapt)
+    left, right = (adapt(case.weights, part).embedding for part in (support, renamed))
+    np.testing.assert_allclose(left, right, rtol=2e-3, atol=1e-4)
+
+
+@every_source
+def test_the_loss_is_finite_and_every_trained_leaf_has_a_gradient(source, family):
+    case = make_case(family, source=source)
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def value_and_gradient(trained, frozen, episode):
+        return case.algorithm.loss(base.Weights(trained, frozen), episode, KEY)
+
+    (loss, metrics), slopes = value_and_gradient(
+        case.weights.trained, case.weights.frozen, one(case.episodes, 0)
+    )
+    assert all(np.isfinite(value) for value in (loss, *metrics.values()))
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(slopes))
+    assert bool(case.weights.trained) == (source in task_embedding.ENCODERS)
+
+
+@pytest.mark.parametrize("source", ["gradient", "collaborative"])
+def test_a_source_that_trains_nothing_answers_as_the_earlier_stage_does(source):
+    case = make_case("regression", source=source)
+    support, query = case.support(0), one(case.episodes, 0).query
+    answers = [
+        algorithm.predict(algorithm.adapt(weights, support), query.inputs)
+        for algorithm, weights in ((case.algorithm, case.weights), (case.solver, case.base))
+    ]
+    np.testing.assert_allclose(*answers, rtol=1e-5, atol=1e-6)
+
+
+# Sources of long vectors
+
+
+def test_the_gradient_of_a_line_is_its_closed_form():
+    """f(x) = w·x, L = mean (w·x − y)²: ∇L = 2 mean (w·x − y) x."""
+    model = base.Model(
+        None, lambda params, inputs, *, condition=None, reference=None: inputs @ params["w"], None
+    )
+    support = base.Examples(jnp.array([[1.0], [2.0], [-1.0]]), jnp.array([[3.0], [1.0], [0.5]]))
+    outputs = _embedding.make_outputs(model, None)
+
+    def loss(params, support):
+        return losses.mean_squared_error(outputs(params, support), support.targets)
+
+    params = {"w": jnp.array([[0.5]])}
+    slope = _embedding.gradient(loss, params, support, "all")
+    errors_ = 0.5 * np.array([1.0, 2.0, -1.0]) - np.array([3.0, 1.0, 0.5])
+    np.testing.assert_allclose(slope, [2 * np.mean(errors_ * np.array([1.0, 2.0, -1.0]))], rtol=1e-6)
+    adapt = _embedding.make_adapt(loss, _embedding.Descent(1, 0.1))
+    np.testing.assert_allclose(_embedding.change(adapt, params, support, "all"), -0.1 * slope, rtol=1e-6)
+    information = _embedding.fisher(outputs, params, support, "all", labelled=False)
+    np.testing.assert_allclose(information, [np.mean([1.0, 4.0, 1.0])], rtol=1e-6)
+
+
+def test_the_fisher_information_of_a_softmax_is_the_mean_square_of_its_scores():
+    """Against an independent computation: all labels of all examples, one derivative each, in numpy."""
+    generator = np.random.default_rng(0)
+    kernel = generator.standard_normal((4, 3)).astype(np.float32)
+    inputs = generator.standard_normal((5, 4)).astype(np.float32)
+    information = _embedding.fisher(
+        lambda params, support: support.inputs @ params["kernel"],
+        {"kernel": jnp.asarray(kernel)},
+        base.Examples(jnp.asarray(inputs), jnp.zeros(5, jnp.int32)),
+        "all",
+        labelled=True,
+    )
+    chances = np.exp(inputs @ kernel)
+    chances /= chances.sum(axis=1, keepdims=True)
+    expected = np.zeros((4, 3))
+    for row, chance in zip(inputs, chances, strict=True):
+        for label in range(3):
+            score = np.outer(row, np.eye(3)[label] - chance)
+            expected += chance[label] * score**2 / len(inputs)
+    np.testing.assert_allclose(information, expected.reshape(-1), rtol=1e-4)
+
+
+def test_parameters_choose_which_derivatives_are_in_the_vector():
+    sizes = {
+        parameters: len(
+            make_case("regression", source="gradient", reduction="none", parameters=parameters).vectors()[0]
+        )
+        for parameters in ("all", "head", "body")
+    }
+    assert sizes["head"] == 8 + 1
+    assert sizes["all"] == sizes["head"] + sizes["body"]
+
+
+def test_pooled_features_of_numbers_hold_the_targets():
+    model = base.Model(None, None, lambda params, inputs, *, condition=None, reference=None: 2 * inputs)
+    support = base.Examples(jnp.array([[1.0], [3.0]]), jnp.array([[4.0], [5.0]]))
+    np.testing.assert_allclose(
+        _embedding.pooled(model, {}, support, labelled=False), [4.0, 4.5, (8 + 30) / 2]
+    )
+
+
+def test_scalings_are_what_they_say():
+    vector = jnp.array([3.0, -4.0, 0.0])
+    np.testing.assert_allclose(_embedding.scaled(vector, "unit"), [0.6, -0.8, 0], rtol=1e-6)
+    logarithms = np.sign(vector) * np.log1p(np.abs(vector) / (7 / 3))
+    np.testing.assert_allclose(_embedding.scaled(vector, "logarithm"), logarithms, rtol=1e-6)
+    np.testing.assert_array_equal(_embedding.scaled(vector, "none"), vector)
+
+
+# PCA and k-means
+
+
+def points(tasks: int = 40, features: int = 100) -> np.ndarray:
+    """Tasks in a few directions that matter, with falling variance."""
+    generator = np.random.default_rng(0)
+    scales = 10.0 / (1 + np.arange(features)) ** 2
+    mixing = np.linalg.qr(generator.standard_normal((features, features)))[0]
+    return ((generator.standard_normal((tasks, features)) * scales) @ mixing + 5).astype(np.float32)
+
+
+@pytest.mark.parametrize(("tasks", "features"), [(40, 100), (100, 12)])
+def test_components_are_those_of_the_singular_value_decomposition(tasks, features):
+    vectors = points(tasks, features)
+    components = _reduction.fit_components(jnp.asarray(vectors), 4, None, whiten=False)
+    _, lengths, directions = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)
+    overlaps = np.abs(np.sum(np.asarray(components.directions).T * directions[:4], axis=1))
+    np.testing.assert_allclose(overlaps, 1, atol=1e-3)
+    np.testing.assert_allclose(components.shares, (lengths**2 / np.sum(lengths**2))[:4], rtol=1e-3)
+
+
+def test_whitened_components_have_variance_one():
+    vectors = jnp.asarray(points())
+    components = _reduction.fit_components(vectors, 4, None, whiten=True)
+    projected = jax.vmap(_reduction.project, in_axes=(None, 0))(components, vectors)
+    np.testing.assert_allclose(np.cov(np.asarray(projected).T, bias=True), np.eye(4), atol=1e-2)
+
+
+def test_a_share_of_variance_keeps_the_fewest_components_that_hold_it_and_zeroes_the_rest():
+    vectors = jnp.asarray(points())
+    shares = np.cumsum(_reduction.fit_components(vectors, 6, None, False).shares)
+    wanted = float(shares[1] + shares[2]) / 2  # two components hold less, three hold more
+    kept = _reduction.fit_components(vectors, 6, wanted, False).directions
+    assert np.abs(kept[:, :3]).max(axis=0).all()
+    assert not np.abs(kept[:, 3:]).any()
+
+
+def test_dimensions_that_the_tasks_do_not_have_are_zero():
+    components = _reduction.fit_components(jnp.asarray(points(tasks=3)), 5, None, False)
+    lengths = np.linalg.norm(components.directions, axis=0)
+    np.testing.assert_allclose(lengths, [1, 1, 0, 0, 0], atol=1e-4)
+
+
+def test_kmeans_finds_clusters_that_lie_apart():
+    centres = np.array([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0]])
+    generator = np.random.default_rng(0)
+    owner = np.repeat(np.arange(3), 30)
+    vectors = (centres[owner] + generator.standard_normal((90, 2))).astype(np.float32)
+    clusters = _reduction.fit_clusters(KEY, jnp.asarray(vectors), 3)
+    means = np.stack([vectors[owner == index].mean(axis=0) for index in range(3)])
+    found = np.asarray(clusters.centres)
+    nearest = np.linalg.norm(means[:, None] - found[None], axis=-1).argmin(axis=1)
+    np.testing.assert_allclose(found[nearest], means, atol=1e-4)
+    np.testing.assert_allclose(clusters.variance, np.square(vectors - means[owner]).mean(), rtol=1e-4)
+
+
+def test_membership_is_one_hot_or_the_posterior_of_normal_distributions():
+    clusters = _reduction.Clusters(jnp.array([[0.0], [2.0]]), jnp.array(0.5))
+    vector = jnp.array([0.5])
+    np.testing.assert_array_equal(_reduction.membership(clusters, vector, hard=True), [1, 0])
+    densities = np.exp(-(np.array([0.5, 1.5]) ** 2) / (2 * 0.5))
+    soft = _reduction.membership(clusters, vector, hard=False)
+    np.testing.assert_allclose(soft, densities / densities.sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("membership", ["soft", "hard"])
+def test_the_learner_holds_its_membership_in_the_clusters(membership):
+    case = make_case("regression", source="gradient", clusters=4, membership=membership)
+    cluster = case.algorithm.adapt(case.weights, case.support(0)).cluster
+    assert cluster.shape == (4,)
+    np.testing.assert_allclose(cluster.sum(), 1, rtol=1e-5)
+    assert (
+        make_case("regression", source="gradient").algorithm.adapt(case.weights, case.support(0)).cluster
+        is None
+    )
+
+
+# Collaborative
+
+
+def test_a_matrix_of_low_rank_is_recovered_where_nothing_was_observed():
+    generator = np.random.default_rng(0)
+    tasks, probes = generator.standard_normal((80, 3)), generator.standard_normal((30, 3))
+    scores = jnp.asarray((tasks @ probes.T + np.arange(30)).astype(np.float32))
+    observed = _collaborative.draw_observed(KEY, 80, 30, 15)
+    np.testing.assert_array_equal(observed.sum(axis=1), 15)
+    hidden = jnp.where(observed > 0, scores, 1e6)  # what is hidden must not matter
+    factors = _collaborative.factorise(KEY, hidden, observed, 3, 1e-3)
+    rows = jax.vmap(_collaborative.solve, in_axes=(None, 0, 0, None))
+    vectors = rows(factors.probes, (scores - factors.means[None]) / factors.deviation, observed, 1e-3)
+    completed = vectors @ factors.probes.T * factors.deviation + factors.means[None]
+    missed = np.sqrt(np.mean(np.square(completed - scores)[np.asarray(observed) == 0]))
+    assert missed < 0.3  # of scores whose deviation is about 1.7: the means of what is observed are not exact
+
+
+def test_a_new_task_is_placed_by_its_first_scores():
+    """Ridge regression on the factors of the observed probes, by numpy."""
+    generator = np.random.default_rng(0)
+    probes = generator.standard_normal((10, 3)).astype(np.float32)
+    factors = _collaborative.Factors(jnp.asarray(probes), jnp.full(10, 2.0), jnp.array(4.0))
+    scores = generator.standard_normal(6).astype(np.float32)
+    matrix = probes[:6].T @ probes[:6] + 0.5 * np.eye(3)
+    expected = np.linalg.solve(matrix, probes[:6].T @ ((scores - 2) / 4))
+    np.testing.assert_allclose(
+        _collaborative.place(factors, jnp.asarray(scores), 0.5), expected, rtol=1e-4, atol=1e-6
+    )
+
+
+# Encoders
+
+
+def test_the_divergence_from_the_prior_is_that_of_its_samples():
+    mean, deviation = np.array([0.5, -1.0]), np.array([0.3, 2.0])
+    draws = np.random.default_rng(0).standard_normal((400_000, 2)) * deviation + mean
+
+    def log_density(values, centre, width):
+        return np.sum(-0.5 * ((values - centre) / width) ** 2 - np.log(width), axis=1)
+
+    sampled = np.mean(log_density(draws, mean, deviation) - log_density(draws, 0, np.ones(2)))
+    np.testing.assert_allclose(_encoder.divergence(jnp.array(mean), jnp.array(deviation)), sampled, rtol=1e-2)
+    np.testing.assert_allclose(_encoder.divergence(jnp.zeros(2), jnp.ones(2)), 0, atol=1e-6)
+
+
+def test_the_discriminator_and_the_encoder_do_not_move_each_other():
+    shape = _encoder.Shape(3, 8, 2, False, None)
+    layers, vector = _encoder.init_discriminator(KEY, shape), jnp.array([1.0, -2.0, 0.5])
+    for place, moved, still in ((0, 0, 1), (1, 1, 0)):
+        slopes = jax.grad(lambda *both, place=place: _encoder.contest(*both, KEY)[place], (0, 1))(
+            layers, vector
+        )
+        assert any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(slopes[moved]))
+        assert not any(np.abs(leaf).any() for leaf in jax.tree.leaves(slopes[still]))
+
+
+def test_without_divergence_and_noise_the_bound_is_the_loss_of_all_examples():
+    case = make_case("regression", source="variational", divergence_weight=0.0)
+    episode = one(case.episodes, 0)
+    loss, metrics = case.algorithm.loss(case.weights, episode, KEY)
+    weighted = make_case("regression", source="variational", divergence_weight=2.0)
+    heavier, _ = weighted.algorithm.loss(case.weights, episode, KEY)
+    np.testing.assert_allclose(heavier - loss, 2 * metrics["divergence"] / 12, rtol=1e-4)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"source": "variational", "clusters": 2}, "before the variational encoder is trained"),
+        ({"head": "means", "parameters": "head"}, "no parameters of a last layer"),
+        ({"probes": 4, "observed": 5}, "5 of 4 probes"),
+    ],
+)
+def test_options_that_exclude_one_another_are_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        task_embedding.Config(**options)
+
+
+def test_class_means_of_numbers_and_a_missing_stage_are_refused():
+    case = make_case("regression", source="gradient")
+    with pytest.raises(ValueError, match="numbers have no class means"):
+        task_embedding.build(task_embedding.Config(head="means"), case.model, case.family.objective, {})
+    with pytest.raises(ValueError, match="names the stage maml"):
+        task_embedding.build(task_embedding.Config(), case.model, case.family.objective, {})
+
+
+@pytest.mark.parametrize("options", [{"clusters": 30}, {"source": "collaborative", "probes": 30}])
+def test_fewer_tasks_than_clusters_or_probes_are_refused(options):
+    with pytest.raises(errors.ConfigError, match="need as many training tasks"):
+        Case("regression", **options)
+
+
+def test_a_last_layer_of_another_size_is_refused():
+    case = make_case("classification", source="gradient")
+    body = {name: part for name, part in case.base.trained.items() if name != "head"}
+    with pytest.raises(errors.ConfigError, match="no last layer"):
+        inputs = case.support(0).inputs
+        _embedding.network_of("maml", base.Weights(body), case.model, inputs, with_head=True)
