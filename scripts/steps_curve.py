@@ -2,8 +2,8 @@
 
     python scripts/steps_curve.py RUN RUN ... [--picture curves.png]
 
-Every run must have `evaluation.inner_steps`, on the same frozen episodes; a run without an inner loop is a level. The
-last line of a run says after how many steps it is at least as good as the best point of the first run's curve.
+Every run must have `evaluation.inner_steps`, on the same frozen episodes; a run without an inner loop is a level.
+Beside each point of the first run's curve stand the steps after which every other run is at least as good.
 """
 
 import argparse
@@ -42,18 +42,21 @@ def needed(curve: Curve, level: float, higher_is_better: bool) -> int | None:
 
 
 def table(curves: list[Curve], higher_is_better: bool) -> str:
-    """A line a point, and for each run the steps that it needs."""
-    choose = max if higher_is_better else min
-    level = choose(mean for mean, _ in curves[0].points.values())
+    """A line a point; in those of the first run also the steps that the others need to be as good."""
     lines = []
     for curve in curves:
         lines.append(curve.label)
-        lines += [
-            f"  {steps:>3} steps  {mean:.4f} ± {half:.4f}" for steps, (mean, half) in curve.points.items()
-        ]
-        steps = needed(curve, level, higher_is_better)
-        lines.append(f"  as good as {level:.4f}: {'never' if steps is None else f'after {steps} steps'}")
+        for steps, (mean, half) in curve.points.items():
+            line = f"  {steps:>3} steps  {mean:.4f} ± {half:.4f}"
+            if curve is curves[0]:
+                line += "".join(reached(other, mean, higher_is_better) for other in curves[1:])
+            lines.append(line)
     return "\n".join(lines)
+
+
+def reached(curve: Curve, level: float, higher_is_better: bool) -> str:
+    steps = needed(curve, level, higher_is_better)
+    return f"; {curve.label} {'never' if steps is None else f'after {steps}'}"
 
 
 def draw(curves: list[Curve], metric: str, path: Path) -> None:

@@ -119,3 +119,43 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_uninterrupted_result(
         assert_same_run(path, reference)
         runs += 1
     assert runs > 0
+
+
+MODELS = """
+task: {name: sinusoid, shots: 5, queries: 5}
+stages:
+  - {name: members, MODEL, algorithm: {name: maml}, copies: 3, training: TRAINING}
+  - {name: pooled, MODEL, algorithm: {name: pretrain}, training: TRAINING}
+  - {name: extracted, MODEL, algorithm: {name: extraction, pretrained: pooled}, training: TRAINING}
+  - {name: student, model: {name: mlp, hidden: [4]}, algorithm: {name: maml}, training: TRAINING}
+  - {name: distilled, MODEL, algorithm: {name: distillation, teachers: [members], student: student}, training: TRAINING}
+  - {name: fused, MODEL, algorithm: {name: fusion, members: [members, extracted]}, training: TRAINING}
+evaluation: {every: 25, episodes: 6}
+checkpoint: {every: 10, keep: 2}
+accelerator: {platform: cpu, devices: 1}
+seed: 4
+""".replace("TRAINING", "{steps: 50, tasks_per_step: 4, chunk: 1}").replace(
+    "MODEL", "model: {name: mlp, hidden: [8]}"
+)
+
+
+def test_a_run_of_many_models_killed_in_each_of_its_stages_ends_as_the_uninterrupted_one(start, tmp_path):
+    file, messages, path = tmp_path / "models.yaml", tmp_path / "messages", tmp_path / "killed"
+    file.write_text(MODELS)
+    finish(start([str(file), "--run-dir", str(tmp_path / "reference")], messages), messages)
+    for stage in ("members", "pooled", "extracted", "student", "distilled", "fused"):
+        process = start([str(file), "--run-dir", str(path)], messages)
+        while process.is_alive() and not stepped(path, stage):
+            time.sleep(0.005)
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, f"{stage}: {messages.read_text()}"
+        assert not is_done(path)
+    finish(start([str(file), "--run-dir", str(path)], messages), messages)
+    assert_same_run(path, tmp_path / "reference")
+
+
+def stepped(path: Path, stage: str) -> bool:
+    """Whether the stage has taken an outer step."""
+    lines = path / "metrics.jsonl"
+    return lines.is_file() and f'"stage": "{stage}"' in lines.read_text()
