@@ -126,6 +126,19 @@ def test_a_query_that_tells_nothing_new_costs_no_divergence(kind):
     assert abs(float(repeated)) < 1e-5 < float(new)
 
 
+def test_queries_and_keys_begin_alike_and_train_apart():
+    """What is alike attends to each other at once; else classes stay at chance for thousands of steps."""
+    case = Case("attention")
+    start = case.weights.trained["attention"]
+    np.testing.assert_array_equal(start["queries"]["kernel"], start["keys"]["kernel"])
+
+    def loss(trained):
+        return case.algorithm.loss(base.Weights(trained), case.episode, KEY)[0]
+
+    slope = jax.jit(jax.grad(loss))(case.weights.trained)["attention"]
+    assert np.abs(slope["queries"]["kernel"] - slope["keys"]["kernel"]).max() > 0
+
+
 def test_attention_without_a_deterministic_path_is_refused():
     with pytest.raises(ValueError, match="deterministic path"):
         neural_process.Config(path="latent", summary="attention")
