@@ -27,9 +27,10 @@ TINY = {
 }
 OWN = {
     "reptile": {"inner_lr": 0.02},
+    "alfa": {"inner_lr": 0.02},
     "distillation": {"teachers": ("maml",), "student": "cavia"},
     "fusion": {"members": ("maml", "cavia")},
-}  # of single plug-ins: nothing holds Reptile back where 0.1 is too much for a task
+}  # of single plug-ins: nothing holds Reptile and ALFA back where 0.1 is too much for a task
 # On these tasks these answer the same whatever the support is.
 DEAF = {("pretrain", "regression")}
 # The earlier stages that an algorithm needs, each named as its algorithm.
