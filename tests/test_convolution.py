@@ -97,6 +97,17 @@ def test_max_pool_and_its_derivative_are_those_of_a_reduced_window(size):
     contracts.assert_close(actual, expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+def test_max_pool_hides_no_nan(place):
+    inputs = jnp.zeros(4).at[place].set(jnp.nan).reshape(1, 2, 2, 1)
+    assert jnp.isnan(_convolution.max_pool(inputs)).all()
+
+
+def test_of_equal_inputs_of_max_pool_the_first_takes_the_whole_derivative():
+    slope = jax.grad(lambda inputs: _convolution.max_pool(inputs).sum())(jnp.ones((1, 2, 2, 1)))
+    np.testing.assert_array_equal(slope.reshape(-1), [1, 0, 0, 0])
+
+
 def test_max_pool_has_a_second_derivative():
     inputs, _ = arrays((4, 4))
 

@@ -43,8 +43,16 @@ def convolve(
 def max_pool(inputs: Float[Array, "example height width channel"]) -> Float[Array, "example _ _ channel"]:
     """The largest of each 2×2 block; an odd last row or column is dropped.
 
-    Written with a reshape because the derivative of `reduce_window` has no fast second derivative.
+    By comparisons of two, because the derivative of `reduce_window` has no fast second derivative, and that of `max`
+    asks which input equals the result: where a compiler computes the inputs twice, with other rounding, none does, and
+    the derivative is 0/0. Of equal inputs the first takes the derivative.
     """
     examples, height, width, channels = inputs.shape
     even = inputs[:, : height // 2 * 2, : width // 2 * 2, :]
-    return even.reshape(examples, height // 2, 2, width // 2, 2, channels).max(axis=(2, 4))
+    blocks = even.reshape(examples, height // 2, 2, width // 2, 2, channels)
+    rows = larger(blocks[:, :, 0], blocks[:, :, 1])
+    return larger(rows[:, :, :, 0], rows[:, :, :, 1])
+
+
+def larger(left: Float[Array, "*shape"], right: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    return jnp.where((right > left) | jnp.isnan(right), right, left)
