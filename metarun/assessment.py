@@ -55,13 +55,16 @@ def prepare(run_config: config.RunConfig, device: jax.Device) -> Problem:
     return Problem(family, data, measuring.make_judge(run_config, family, data))
 
 
-def evaluate(path: Path, overrides: list[str], split: str | None, progress: Progress) -> Outcome:
-    """Measure a run, or one checkpoint of it, on the frozen episodes. Writes nothing.
+def evaluate(
+    path: Path, overrides: list[str], split: str | None, progress: Progress, stage: str | None = None
+) -> Outcome:
+    """Measure a run, one stage or one checkpoint of it, on the frozen episodes. Writes nothing.
 
     Args:
       path: a run directory, or RUN/checkpoints/<stage>/<step>.
       overrides: `key=value` of the evaluation and accelerator sections.
       split: in place of the one that the config evaluates.
+      stage: None: that of the checkpoint, or all of the run.
     """
     root, asked = split_path(path)
     directory.read_config(root)
@@ -71,9 +74,11 @@ def evaluate(path: Path, overrides: list[str], split: str | None, progress: Prog
     differences.refuse_other_changes(config.load(root / directory.CONFIG), run_config)
     device = parallel.select(run_config.accelerator)[0]
     problem = prepare(run_config, device)
-    trained = restore_stages(run_config, root, asked, problem, device, len(run_config.stages))
-    if asked is not None:
-        trained = {asked.parent.name: trained[asked.parent.name]}
+    index = stage_index(run_config, root, asked, stage)
+    trained = restore_stages(run_config, root, asked, problem, device, index + 1)
+    if asked is not None or stage is not None:
+        name = run_config.stages[index].name
+        trained = {name: trained[name]}
     result, _ = measure(run_config, problem, trained, progress)
     return Outcome(path, {"run": str(root)} | result)
 
@@ -82,6 +87,22 @@ def split_path(path: Path) -> tuple[Path, Path | None]:
     """(run, None) of a run directory; (run, checkpoint) of RUN/checkpoints/<stage>/<step>."""
     whole = path.resolve()
     return (whole.parents[2], whole) if whole.parent.parent.name == "checkpoints" else (path, None)
+
+
+def stage_index(run_config: config.RunConfig, root: Path, asked: Path | None, stage: str | None) -> int:
+    """Which stage is meant.
+
+    Raises:
+      UsageError: there is no such stage, or the checkpoint is of another one.
+    """
+    names = [each.name for each in run_config.stages]
+    wanted = stage or (asked.parent.name if asked else names[-1])
+    if wanted not in names:
+        raise errors.UsageError(f"the run has no stage {wanted}", str(root), f"use one of {', '.join(names)}")
+    if asked is not None and asked.parent.name != wanted:
+        remedy = f"leave the stage out, or give RUN/checkpoints/{wanted}/<step>"
+        raise errors.UsageError(f"the checkpoint is not of stage {wanted}", str(asked), remedy)
+    return names.index(wanted)
 
 
 def choose_checkpoint(root: Path, stage: str, asked: Path | None, wanted: str) -> Checkpoint | None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from metarun import assessment, base, building, config, differences, errors, parallel, population, prediction
+from metarun import assessment, base, building, config, differences, errors, parallel, population
 from metarun.base import PyTree
 from metarun.runs import directory
 
@@ -48,7 +48,7 @@ def open_stage(
     chosen += [f"evaluation.modes=[{mode}]"] if mode else []
     run_config = config.load(root / directory.CONFIG, chosen)
     differences.refuse_other_changes(config.load(root / directory.CONFIG), run_config)
-    index = prediction.stage_index(run_config, root, asked, stage)
+    index = assessment.stage_index(run_config, root, asked, stage)
     wanted, name = run_config.evaluation, run_config.stages[index].name
     device = parallel.select(run_config.accelerator)[0]
     problem = assessment.prepare(run_config, device)

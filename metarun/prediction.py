@@ -234,7 +234,7 @@ def load(
     directory.read_config(root)
     run_config = config.load(root / directory.CONFIG, list(overrides))
     differences.refuse_other_changes(config.load(root / directory.CONFIG), run_config)
-    index = stage_index(run_config, root, asked, stage)
+    index = assessment.stage_index(run_config, root, asked, stage)
     modes = {"inductive", "transductive"}
     chosen_mode = mode or run_config.evaluation.modes[0]
     if chosen_mode not in modes:
@@ -254,22 +254,6 @@ def load(
         return building.algorithm(run_config, index, family, chosen_mode, steps, objective)
 
     return TrainedRun(root, name, chosen, family, build, chosen_mode, steps)
-
-
-def stage_index(run_config: config.RunConfig, root: Path, asked: Path | None, stage: str | None) -> int:
-    """Which stage is meant.
-
-    Raises:
-      UsageError: there is no such stage, or the checkpoint is of another one.
-    """
-    names = [each.name for each in run_config.stages]
-    wanted = stage or (asked.parent.name if asked else names[-1])
-    if wanted not in names:
-        raise errors.UsageError(f"the run has no stage {wanted}", str(root), f"use one of {', '.join(names)}")
-    if asked is not None and asked.parent.name != wanted:
-        remedy = f"leave the stage out, or give RUN/checkpoints/{wanted}/<step>"
-        raise errors.UsageError(f"the checkpoint is not of stage {wanted}", str(asked), remedy)
-    return names.index(wanted)
 
 
 def position_of(run_config: config.RunConfig, index: int, replica: int, member: int) -> population.Position:

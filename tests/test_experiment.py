@@ -271,6 +271,19 @@ def test_evaluating_a_checkpoint_measures_that_step_of_that_stage_only(several):
     assert last["stages"]["second"] == read_json(several / "result.json")["stages"]["second"]
 
 
+@pytest.mark.parametrize("stage", ["first", "second"])
+def test_a_stage_is_measured_alone_as_it_is_among_all(several, stage):
+    alone = assessment.evaluate(several, [], None, Progress(), stage).result
+    assert alone["stages"] == {stage: read_json(several / "result.json")["stages"][stage]}
+
+
+def test_a_stage_that_is_not_there_or_not_the_checkpoints_is_refused(several):
+    with pytest.raises(errors.UsageError, match="no stage third"):
+        assessment.evaluate(several, [], None, Progress(), "third")
+    with pytest.raises(errors.UsageError, match="not of stage first"):
+        assessment.evaluate(several / "checkpoints/second/24", [], None, Progress(), "first")
+
+
 def test_an_evaluation_may_set_its_own_shots_split_and_curve_and_writes_nothing(single):
     def everything():
         return {

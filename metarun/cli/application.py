@@ -107,6 +107,7 @@ def evaluate(
         Path, typer.Argument(metavar="RUN_OR_CHECKPOINT", help="A run, or RUN/checkpoints/STAGE/STEP.")
     ],
     overrides: Overrides = None,
+    stage: Annotated[str | None, typer.Option(help="Default: all of them.")] = None,
     split: Annotated[str | None, typer.Option(help="train, validation or test.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -120,7 +121,7 @@ def evaluate(
     from metarun import assessment
 
     with showing.progress() as progress, watching.watched_by(progress.preparing):
-        outcome = assessment.evaluate(run, overrides or [], split, progress)
+        outcome = assessment.evaluate(run, overrides or [], split, progress, stage)
     if as_json:
         typer.echo(strict_json.encode(outcome.result))
     else:
