@@ -26,9 +26,9 @@ from metarun.runs import files
 SOURCES: dict[str, dict[str, Any]] = {
     "prototype": {},
     "gradient": {"scaling": "none"},
-    "fisher": {},
+    "fisher": {"adapted_lr": 0.005},
     "adapted": {"adapted_steps": 20, "adapted_lr": 0.005},
-    "collaborative": {},
+    "collaborative": {"adapted_steps": 20, "adapted_lr": 0.005},
     "variational": {"width": 64, "divergence_weight": 0.1},
     "adversarial": {"width": 64},
 }

@@ -404,7 +404,7 @@ def test_after_kill_9_at_any_moment_the_newest_checkpoint_is_whole(folder, caplo
         assert found.step >= newest
         assert_same(checkpoints.load(found, training(0)), training(found.step))
         newest = found.step
-    assert newest > 12
+    assert newest > 0  # else no save was over before any of the kills, and nothing was looked at
     assert caplog.records == []  # a kill leaves nothing that looks like a checkpoint and is none
     save(folder, newest + 1, keep=1)
     assert not [name for name in names(folder) if not name.isdecimal()]
