@@ -92,7 +92,12 @@ def make_config(steps: int) -> dict[str, Any]:
     learned = {"steps": steps, "tasks_per_step": 25, "clip_norm": 10.0, "optimizer": ADAM}
     fitted = {"steps": 1, "tasks_per_step": 512, "task_chunk": 32}
     encoded = {"steps": 5000, "tasks_per_step": 32, "optimizer": ADAM}
-    stages = [stage("base", {"name": "maml", **INNER}, {**learned, "steps": 5000})]
+    plain = {
+        "name": "maml",
+        "inner_steps": 5,
+        "inner_lr": 0.005,
+    }  # the sources' own steps have no bound either
+    stages = [stage("base", plain, {"steps": 10000, "tasks_per_step": 25, "optimizer": ADAM})]
     for source, options in SOURCES.items():
         base = {} if source in ENCODERS else {"pretrained": "base"}
         algorithm = {"name": "task_embedding", "source": source, **base, **options}
