@@ -9,7 +9,7 @@ the difference to the best by pairs of episodes, and what each cost. A run that 
 named; one that fails is named, and makes the exit code 1.
 
     python scripts/table.py configs/omniglot/*-5way-1shot-table.yaml --runs runs/omniglot-table
-    python scripts/table.py configs/sinusoid/*.yaml --runs runs/sinusoid-table
+    python scripts/table.py configs/sinusoid/maml.yaml configs/sinusoid/anil.yaml --runs runs/sinusoid-table
 """
 
 import argparse
