@@ -25,6 +25,7 @@ from jaxtyping import Array, Int, Key, PRNGKeyArray
 from metarun import base, parallel, trees
 from metarun.base import PyTree
 from metarun.config import Training
+from metarun.optimizer import Optimizer
 
 CAPACITY = 1000  # steps of the longest chunk: the rows of the program's table of metrics
 CHUNK_SECONDS = 1.0  # what a chunk should last: long beside a call, short beside a wait for Ctrl-C
@@ -50,7 +51,7 @@ class Loop(NamedTuple):
 
     algorithm: base.Algorithm
     sample: Callable[[PyTree, PRNGKeyArray], base.Episode]  # of the task family
-    optimizer: optax.GradientTransformation
+    optimizer: Optimizer
     training: Training
     mesh: Mesh
 
@@ -164,12 +165,14 @@ def make_step(loop: Loop) -> Callable:
     def outer_step(state: State, data: PyTree, key: PRNGKeyArray, step):
         keys = sampling_keys(key, step, jnp.arange(loop.training.tasks_per_step))
         done = jnp.asarray(step, jnp.float32) / loop.training.steps
-        slope, metrics = gradient(state.weights, data, keys, done)
-        updates, memory = loop.optimizer.update(slope, state.optimizer, state.weights.trained)
-        trained = optax.apply_updates(state.weights.trained, updates)
-        finite = jnp.isfinite(metrics["loss"]) & trees.all_finite(updates)
-        metrics = metrics | {"gradient_norm": optax.tree.norm(slope)}
-        return State(state.weights._replace(trained=trained), memory), metrics, finite
+
+        def gradient_at(trained: PyTree):
+            return gradient(state.weights._replace(trained=trained), data, keys, done)
+
+        stepped = loop.optimizer.step(gradient_at, state.weights.trained, state.optimizer)
+        finite = jnp.isfinite(stepped.metrics["loss"]) & trees.all_finite(stepped.trained)
+        metrics = stepped.metrics | {"gradient_norm": optax.tree.norm(stepped.gradient)}
+        return State(state.weights._replace(trained=stepped.trained), stepped.memory), metrics, finite
 
     return outer_step
 

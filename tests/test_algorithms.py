@@ -37,7 +37,9 @@ class Case:
         self.episodes = self.episodes_of(KEY, TASKS)
         self.init = jax.jit(algorithm.init)
         self.weights = self.weights_on({name: case.weights for name, case in self.earlier.items()})
-        self.loss = jax.jit(algorithm.loss)
+        self.traced = {name: contracts.Counted(getattr(algorithm, name)) for name in ("loss", "adapt")}
+        self.loss, self.adapt = (jax.jit(function) for function in self.traced.values())
+        self.predict = jax.jit(algorithm.predict)
         self.episode = one(self.episodes, 0)
 
     def episodes_of(self, key, count: int) -> base.Episode:
@@ -135,15 +137,13 @@ def test_every_trained_leaf_has_a_gradient(case):
 
 @every_algorithm
 def test_new_values_need_no_new_trace(case):
-    loss, learn = (contracts.Counted(f) for f in (case.algorithm.loss, case.algorithm.adapt))
-    jitted_loss, jitted_learn = jax.jit(loss), jax.jit(learn)
     weights = case.weights
     for index in range(TASKS):
         episode = one(case.episodes, index)
-        jitted_loss(weights, episode, jax.random.key(index))
-        jitted_learn(weights, episode.support)
+        case.loss(weights, episode, jax.random.key(index))
+        case.adapt(weights, episode.support)
         weights = jax.tree.map(lambda leaf: leaf if leaf.dtype == jnp.int32 else leaf * 1.5, weights)
-    assert (loss.traces, learn.traces) == (1, 1)
+    assert {name: function.traces for name, function in case.traced.items()} == {"loss": 1, "adapt": 1}
 
 
 @every_algorithm
@@ -153,8 +153,8 @@ def test_under_vmap_every_task_is_adapted_and_predicted_as_if_alone(case):
 
     support, inputs = case.episodes.support, case.episodes.query.inputs
     together = jax.jit(jax.vmap(solve, in_axes=(None, 0, 0)))(case.weights, support, inputs)
-    single = jax.jit(solve)
-    alone = [single(case.weights, one(support, i), one(inputs, i)) for i in range(TASKS)]
+    learners = [case.adapt(case.weights, one(support, index)) for index in range(TASKS)]
+    alone = [case.predict(learner, one(inputs, index)) for index, learner in enumerate(learners)]
     np.testing.assert_allclose(together, np.stack(alone), rtol=1e-4, atol=1e-5)
     assert together.shape == (*case.episodes.query.targets.shape[:2], case.family.spec.output_size)
 

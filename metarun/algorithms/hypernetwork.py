@@ -15,10 +15,10 @@ The hybrid is the same with `inner_steps` above 0: g writes the start, gradient 
 and the outer objective is the query loss L_Q(θ_K). `order: second` differentiates through every inner step, into θ and
 through the start into φ. α is `inner_lr`, or with `learned_lr` a number of each array that is trained too.
 
-The proposal that this follows updates in turns: φ by ∇_φ L_Q, then θ by ∇_θ L_Q at the new φ. Here one outer gradient
-at (θ, φ) updates both, which costs half as much. The two differ in θ's step alone, by the product of both learning
-rates with ∂²L_Q/∂θ∂φ, which is of second order in the rates, as a test measures: so there is no option for it. Learning
-rates of their own: `training.part_rates: [{part: generator, factor: 0.1}]`; the parts are "params", "encoder",
+One outer gradient at (θ, φ) updates both. The proposal that this follows updates in turns, φ by ∇_φ L_Q and then θ by
+∇_θ L_Q at the new φ, for twice the work: `training.turns: [[encoder, generator], params]`. The two differ in θ's step
+alone, by the product of both learning rates with ∂²L_Q/∂θ∂φ, which is of second order in the rates, as a test measures.
+Learning rates of their own: `training.part_rates: [{part: generator, factor: 0.1}]`; the parts are "params", "encoder",
 "generator" and, with `learned_lr`, "rates".
 
 Deviations from Ha et al.: one generator for all arrays, with one output a weight, where they have one that is called

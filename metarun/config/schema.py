@@ -45,6 +45,10 @@ class Training:
     clip_norm: Annotated[float, Above(0)] | None = None  # largest norm of the outer gradient; null: any
     clip_value: Annotated[float, Above(0)] | None = None  # largest entry of the outer gradient; null: any
     part_rates: tuple[PartRate, ...] = ()  # parts that learn slower or faster than the rest; empty: none
+    turns: tuple[
+        tuple[str, ...], ...
+    ] = ()  # groups of parts that are updated one after the other, each by the
+    # gradient at what those before it have become, on the same tasks; empty: all at once
     mode: Mode = "inductive"  # what normalises the query during training
     task_chunk: Count | None = None  # tasks computed at once on a device, divides tasks_per_step; null: all
     chunk: Count | None = None  # steps between two returns to the host, never changes results;
@@ -55,7 +59,13 @@ class Training:
             raise ValueError(
                 f"task_chunk {self.task_chunk} does not divide tasks_per_step {self.tasks_per_step}"
             )
-        _refuse_repeats("part_rates", [each.part for each in self.part_rates])
+        parts, in_turns = [each.part for each in self.part_rates], sum(self.turns, ())
+        _refuse_repeats("part_rates", parts)
+        _refuse_repeats("turns", in_turns)
+        if not all(self.turns):
+            raise ValueError("turns has a group without parts", "leave it out")
+        if self.turns and (strange := [part for part in parts if part not in in_turns]):
+            raise ValueError(f"part_rates has {strange[0]}, which has no turn", "name it in turns, too")
         warmup_steps = getattr(self.optimizer.config.schedule.config, "warmup_steps", 0)
         if warmup_steps and warmup_steps >= self.steps:
             raise ValueError(f"the schedule warms up for {warmup_steps} steps, the training has {self.steps}")
