@@ -34,10 +34,10 @@ def positions(config: RunConfig, index: int) -> list[Position]:
 
 def keys(config: RunConfig, index: int) -> Key[Array, "..."]:
     """The root of all random numbers of each learner of stage `index`, [replica, member]."""
-    copies = config.stages[index].copies
+    copies, place = config.stages[index].copies, drawing(config, index)
 
     def of_replica(replica: int) -> Key[Array, "..."]:
-        key = training.stage_key(config.seed + replica, index)
+        key = training.stage_key(config.seed + replica, place)
         if copies is None:
             return key
         root = jax.random.fold_in(key, MEMBERS)
@@ -46,6 +46,14 @@ def keys(config: RunConfig, index: int) -> Key[Array, "..."]:
     if config.replicas == 1:
         return of_replica(0)
     return jnp.stack([of_replica(replica) for replica in range(config.replicas)])
+
+
+def drawing(config: RunConfig, index: int) -> int:
+    """The place of the stage whose random numbers stage `index` draws: its own, or that of an earlier one."""
+    name = config.stages[index].draws_as
+    if name is None:
+        return index
+    return drawing(config, [stage.name for stage in config.stages].index(name))
 
 
 def take(tree: PyTree, position: Position) -> PyTree:

@@ -377,6 +377,18 @@ def test_a_wrong_value_is_refused_with_its_line_and_key(claim, old, new, line, k
         ("a stage name that is an index", "name: student", "name: '1'", "cannot name files"),
         ("a stage without a name", "name: student\n    model", "model", "stages.1.name is missing"),
         ("a stage without its option", ", teacher: teacher", "", "stages.1.algorithm.teacher is missing"),
+        (
+            "draws of a later stage",
+            "name: teacher\n",
+            "name: teacher\n    draws_as: student\n",
+            "no stage before it",
+        ),
+        (
+            "draws of no stage",
+            "name: student\n",
+            "name: student\n    draws_as: teachr\n",
+            "name one of teacher",
+        ),
         ("a nested option", "size: 3", "sise: 3", "did you mean size?"),
         ("neither number nor word", "scale: learned", "scale: learnt", "a number, or learned"),
     ],

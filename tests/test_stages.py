@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from test_experiment import SINGLE, assert_same_run, last_checkpoints, read_json, train, weights
+from test_experiment import SEVERAL, SINGLE, assert_same_run, last_checkpoints, read_json, train, weights
 
 from metarun import assessment, building, errors, evaluation, experiment, stages, stopping
 from metarun.progress import Progress
@@ -220,3 +220,14 @@ def test_facts_of_another_version_are_refused(tmp_path):
     checkpoint = manifest.Checkpoint(tmp_path, "maml", 1, False, facts, {}, {})
     with pytest.raises(errors.CheckpointError, match="mood"):
         stages.read_facts(checkpoint)
+
+
+@pytest.mark.parametrize("draws_as", ["first", None])
+def test_a_stage_that_draws_as_another_of_its_kind_ends_with_the_same_bits(tmp_path, draws_as):
+    path = train(tmp_path / "run", SEVERAL, *([f"stages.second.draws_as={draws_as}"] if draws_as else []))
+    first, second = (
+        {name.split()[1]: content for name, content in weights(path).items() if name.startswith(stage)}
+        for stage in ("first", "second")
+    )
+    assert first
+    assert (first == second) == (draws_as == "first")

@@ -160,6 +160,20 @@ def test_no_ordered_pair_of_languages_is_in_two_splits(holdout):
     assert all(len(part) for part in pairs.values())
 
 
+def test_misaligned_sentences_of_training_stand_beside_another_translation_and_those_of_a_test_never():
+    made, plain, drawn = family(misaligned=0.4), episodes("train"), episodes("train", misaligned=0.4)
+    np.testing.assert_array_equal(drawn.query.inputs["source"], plain.query.inputs["source"])
+    for part in ("support", "query"):
+        found, right = getattr(drawn, part).targets, getattr(plain, part).targets
+        wrong = (found != right).any(axis=-1).mean()
+        np.testing.assert_allclose(wrong, 0.4, atol=0.09)  # 64 episodes of 5 or 7 sentences, three deviations
+    target = int(drawn.facts["target"][0])
+    said = {tuple(row) for row in made.data["train"]["corpus"][target].tolist()}
+    assert {tuple(row) for row in drawn.query.targets[0].tolist()} <= said
+    for split in ("validation", "test"):
+        contracts.assert_equal(episodes(split, misaligned=0.4), episodes(split))
+
+
 def test_pairs_hold_out_both_directions():
     pairs = translation.split_pairs(translation.Config(**SMALL, holdout="pairs"))
     for part in pairs.values():

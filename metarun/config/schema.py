@@ -80,6 +80,10 @@ class Stage:
     algorithm: Annotated[Selection, Kind("algorithm")]
     training: Training
     copies: Count | None = None  # members trained side by side, with other random numbers; null: one learner
+    draws_as: str | None = (
+        None  # an earlier stage whose random numbers this one draws, too: the same tasks and, of the
+    )
+    # same model, the same first weights, which makes the two a pair; null: its own
 
     def __post_init__(self) -> None:
         if not re.fullmatch("[a-z][a-z0-9_-]{0,63}", self.name):
@@ -160,7 +164,14 @@ class RunConfig(_Run):
         super().__post_init__()
         if not self.stages:
             raise ValueError("stages is empty", "give at least one {name, model, algorithm, training}")
-        _refuse_repeats("stages", [stage.name for stage in self.stages])
+        names = [stage.name for stage in self.stages]
+        _refuse_repeats("stages", names)
+        for index, stage in enumerate(self.stages):
+            if stage.draws_as is not None and stage.draws_as not in names[:index]:
+                raise ValueError(
+                    f"the stage {stage.name} draws as {stage.draws_as}, which is no stage before it",
+                    f"name one of {', '.join(names[:index])}" if index else "leave draws_as out",
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

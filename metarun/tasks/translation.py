@@ -10,14 +10,18 @@ and what its words and orders are, only the support says. What no learner has me
     languages   some languages altogether; their pairs with those of training
 
 In all three no sentence of a test episode means what a sentence of training does.
+
+With `misaligned` some sentences of training stand beside the translation of another one, as in corpora that a machine
+collected (Khayrallah, Koehn 2018, arXiv 1805.12282). Validation and test have none of these.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int
 
 from metarun import base
 from metarun.ranges import AtLeast, Between
@@ -50,6 +54,9 @@ class Config:
     adjective_rate: Share = 0.3  # probability that a noun has an adjective
     phrase_rate: Annotated[float, Between(0, 0.5)] = 0.2  # of a place in a sentence, and of a time
     sentences: Annotated[int, AtLeast(10)] = 4000  # different meanings, each said in every language
+    misaligned: Share = (
+        0.0  # probability that a sentence of training stands beside the translation of another
+    )
     holdout: Literal["pairs", "reverse", "languages"] = "pairs"  # what training does not see
     held_out: tuple[Share, Share] = (0.1, 0.2)  # shares of validation and test, of those and of the sentences
     world_seed: Annotated[int, Between(0, 2**32 - 1)] = 0  # of languages and sentences; not the run's seed
@@ -70,20 +77,23 @@ def build(config: Config) -> base.TaskFamily:
     """
     world = make_world(config)
     pairs, sentences = split_pairs(config), split_sentences(config)
-    data = {
+    data: dict[str, dict[str, Any]] = {
         name: {"corpus": world.corpus[:, sentences[name]], "sentence": sentences[name], "pair": pairs[name]}
         for name in SPLITS
         if len(pairs[name])
     }
+    if config.misaligned:
+        data["train"]["misaligned"] = np.float32(config.misaligned)
 
     def sample(part, key) -> base.Episode:
         pair_key, sentence_key = jax.random.split(key)
         source, target = part["pair"][jax.random.randint(pair_key, (), 0, part["pair"].shape[0])]
         scores = jax.random.uniform(sentence_key, part["sentence"].shape)
         rows = jax.lax.top_k(scores, config.shots + config.queries)[1]
+        beside = misalign(sentence_key, rows, part) if "misaligned" in part else rows
         support, query = (
-            _sentences.examples(part["corpus"][source, chosen], part["corpus"][target, chosen])
-            for chosen in (rows[: config.shots], rows[config.shots :])
+            _sentences.examples(part["corpus"][source, rows[some]], part["corpus"][target, beside[some]])
+            for some in (slice(config.shots), slice(config.shots, None))
         )
         return base.Episode(
             support, query, {"source": source, "target": target, "sentence": part["sentence"][rows]}
@@ -102,6 +112,13 @@ def build(config: Config) -> base.TaskFamily:
         make_groups(config, pairs["train"]) if config.holdout == "languages" else None,
         _sentences.make_form(spell, lambda text: _language.read(world.vocabulary, text), length),
     )
+
+
+def misalign(key, rows: Int[Array, "example"], part) -> Int[Array, "example"]:
+    """The rows, some of them in exchange for any row of the split."""
+    which_key, row_key = jax.random.split(jax.random.fold_in(key, 1))  # the key itself has drawn the rows
+    wrong = jax.random.bernoulli(which_key, part["misaligned"], rows.shape)
+    return jnp.where(wrong, jax.random.randint(row_key, rows.shape, 0, part["sentence"].shape[0]), rows)
 
 
 def make_world(config: Config) -> _language.World:
