@@ -497,17 +497,18 @@ def curve(path: Path, header: str = "") -> Path:
 
 @pytest.mark.parametrize("header", ["", "time,height\n", "\ufefftime, height \r\n"])
 def test_a_table_is_answered_as_the_arrays_in_it(number_run, tmp_path, metarun_, header):
-    (tmp_path / "query.csv").write_text("0.25\n\n-1.75\n")
+    (tmp_path / "query.csv").write_text("0.2\n\n-1.75\n")
     support = curve(tmp_path / "support.csv", header)
     command = ["predict", number_run, "--support", support, "--query", tmp_path / "query.csv"]
     said = metarun_(*command, "--json", "--csv", tmp_path / "answers.csv")
     answers = json.loads(said.out[0])
     x = np.array([-2.0, -1.0, 0.5, 1.5, 3.0])[:, None]
-    expected = metarun.load(number_run).adapt((x, np.sin(x))).predict(np.array([[0.25], [-1.75]]))
+    expected = metarun.load(number_run).adapt((x, np.sin(x))).predict(np.array([[0.2], [-1.75]]))
     got = np.array([record["output"] for record in answers["predictions"]])
     np.testing.assert_allclose(got, expected, rtol=1e-5)
-    assert [record["input"] for record in answers["predictions"]] == [[0.25], [-1.75]]
+    assert [record["input"] for record in answers["predictions"]] == [[0.2], [-1.75]]
     rows = list(csv.reader(io.StringIO((tmp_path / "answers.csv").read_text())))
+    assert [row[0] for row in rows[1:]] == ["0.2", "-1.75"]
     assert rows[0] == (["time", "height"] if header else ["input", "output"])
     np.testing.assert_allclose(np.array(rows[1:], float)[:, 1:], expected, rtol=1e-5)
     assert "5 shots; stage maml" in metarun_(*command).out[-1]

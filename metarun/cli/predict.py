@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import typer
+from jaxtyping import Float
 
 from metarun import base, pictures
 from metarun.cli.tables import aligned
@@ -114,7 +115,7 @@ def of_table(run: TrainedRun, support: Path, queries: list[Path]) -> Answers:
     query = np.concatenate([table.numbers for table in tables])
     inputs = given.numbers[:, :columns].reshape(-1, *run.spec.input_shape)
     wanted = query.reshape(-1, *run.spec.input_shape)
-    texts = [[f"{value:.9g}" for value in row] for row in query]
+    texts = spelled(query)
     if labelled:
         names = sorted(set(given.labels))
         if len(names) < 2:
@@ -130,13 +131,16 @@ def of_table(run: TrainedRun, support: Path, queries: list[Path]) -> Answers:
         *(headers[0] or numbered("input", columns)),
         *(headers[1] or numbered("output", outputs.shape[1])),
     ]
+    rows = [[*text, *values] for text, values in zip(texts, spelled(outputs), strict=True)]
     records = [
-        {"input": row.tolist(), "output": values.tolist()} for row, values in zip(query, outputs, strict=True)
-    ]
-    rows = [
-        [*text, *(f"{value:.9g}" for value in values)] for text, values in zip(texts, outputs, strict=True)
+        {"input": [*map(float, row[:columns])], "output": [*map(float, row[columns:])]} for row in rows
     ]
     return Answers({"shots": len(inputs)}, records, list(map(printable, header)), rows, shown=len(header))
+
+
+def spelled(numbers: Float[np.ndarray, "row column"]) -> list[list[str]]:
+    """Each number with the fewest digits that tell it from others of its precision: 0.2, not 0.200000003."""
+    return [[str(value) for value in row] for row in numbers]
 
 
 def of_sentences(run: TrainedRun, form: base.Sentences, support: Path, queries: list[Path]) -> Answers:
