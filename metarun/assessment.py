@@ -169,12 +169,7 @@ def measure(
       ConfigError: the split is empty, or the learner cannot tell as many classes apart.
     """
     wanted, judge = run_config.evaluation, problem.judge
-    if wanted.split not in judge.data:
-        raise errors.ConfigError(
-            f"the task family has no {wanted.split} split",
-            "evaluation.split",
-            f"use one of {', '.join(judge.data)}",
-        )
+    measuring.check_split(judge, wanted.split)
     keys = evaluation.episode_keys(wanted.seed, wanted.split, wanted.episodes)
     data = judge.data[wanted.split]
     groups = evaluation.episode_groups(judge.family, data, keys)

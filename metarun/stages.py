@@ -95,7 +95,6 @@ class StageRun:
         checkpoint = self.session.config.checkpoint
         with self.session.run.checkpoints(self.stage.name, checkpoint.keep) as self.saved:
             self.restore()
-            self.check_ways()
             logger.info("%s begins after step %d", self.stage.name, self.facts.step)
             self.session.progress.stage_started(
                 self.stage.name,
@@ -119,21 +118,6 @@ class StageRun:
             state = load(self.begun, jax.eval_shape(initial, *arguments))
             self.facts = read_facts(self.begun)
         self.state = parallel.share_out(state, self.loop.mesh)
-
-    def check_ways(self) -> None:
-        """Refuse before training what could not be evaluated after it."""
-        session = self.session
-        judged = measuring.variants(
-            session.config,
-            self.index,
-            session.problem.family,
-            session.config.evaluation.modes[:1],
-            objective=session.problem.judge.family.objective,
-        )
-        weights = population.take(jax.eval_shape(lambda: self.state.weights), self.positions[0])
-        measuring.check_ways(
-            session.problem.judge, session.problem.family, next(iter(judged.values())), weights
-        )
 
     def advance_to_end(self) -> None:
         """Chunk after chunk, with what is due between them."""
