@@ -42,10 +42,11 @@ def write(session: Session, trained: dict[str, Trained]) -> None:
     rows = metrics.read(session.run.metrics.path)
     selection = session.problem.family.objective.selection
     for index, stage in enumerate(session.config.stages):
+        own = rows_of(stage.name, rows)
         pictures.write_figure(
             folder / f"{stage.name}-curves.png",
-            functools.partial(pictures.draw_curves, rows=rows_of(stage.name, rows), selection=selection),
-            size=(9.0, 3.8),
+            functools.partial(pictures.draw_curves, rows=own, selection=selection),
+            size=pictures.curves_size(own, selection),
         )
         write_episode(session, index, trained[stage.name].weights, folder / f"{stage.name}-episode.png")
 
