@@ -66,6 +66,18 @@ def test_predictors_are_sorted_by_their_inner_steps(tmp_path, monkeypatch):
     assert all(predict(np.zeros((3, 1), np.float32)).shape == (3, 1) for predict in seen.values())
 
 
+def test_a_learner_without_inner_steps_has_one_predictor_without_a_number(tmp_path, monkeypatch):
+    seen = {}
+
+    def keep(session, index, weights, support, make=run_pictures.make_predictors):
+        seen.update(make(session, index, weights, support))
+        return dict(seen)
+
+    monkeypatch.setattr(run_pictures, "make_predictors", keep)
+    train(tmp_path / "run", SINGLE, "training.steps=1", "algorithm={name: pretrain}")
+    assert list(seen) == [None]
+
+
 def test_each_metric_of_validation_has_a_panel_the_selecting_one_first():
     rows = [row(1, loss=1.0, accuracy=0.2), validated(1, 1.1, accuracy=0.3, accuracy_ci95=0.1)]
     labels = [axes.get_ylabel() for axes in draw(rows, "accuracy").axes]
