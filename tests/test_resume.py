@@ -183,10 +183,10 @@ def test_a_stop_after_the_last_step_leaves_a_run_that_resumes_to_its_result(sing
     ("override", "key"),
     [
         ("seed=1", "seed"),
-        ("training.steps=32", "stages.0.training.steps"),
-        ("algorithm.inner_lr=0.02", "stages.0.algorithm.config.inner_lr"),
+        ("training.steps=32", "training.steps"),
+        ("algorithm.inner_lr=0.02", "algorithm.inner_lr"),
         ("evaluation.every=5", "evaluation.every"),
-        ("task.shots=4", "task.config.shots"),
+        ("task.shots=4", "task.shots"),
     ],
 )
 def test_a_resumed_run_refuses_a_config_that_gives_other_numbers(single, override, key):
