@@ -35,6 +35,7 @@ from metarun.runs.directory import RunDirectory
 logger = logging.getLogger("metarun")
 
 CHECKPOINT_SECONDS = 60.0  # between two checkpoints, where the config gives no steps
+NAMED = 8  # learners in a message
 
 
 class Session(NamedTuple):
@@ -239,7 +240,8 @@ class StageRun:
         pairs = zip(self.positions, finite.ravel(), strict=True)
         diverged = [self.spoken(position) for position, flag in pairs if position and not flag]
         of_all = f" of {len(self.positions)}" if diverged else ""
-        which = f", of {', '.join(diverged)} ({len(diverged)}{of_all})" if diverged else ""
+        named = ", ".join([*diverged[:NAMED], *["…"] * (len(diverged) > NAMED)])
+        which = f", of {named} ({len(diverged)}{of_all})" if diverged else ""
         return errors.DivergedError(
             f"the loss or the update is not finite in stage {self.stage.name}, step {step}{which}",
             f"{self.session.run.path} ({kept})",
