@@ -131,6 +131,25 @@ def test_what_was_not_measured_is_refused_with_what_was(runs, choice, hint):
     assert hint in raised.value.remedy
 
 
+def test_a_stage_without_such_a_learner_is_left_out_of_a_run_that_has_one(
+    monkeypatch, capsys, tmp_path, values
+):
+    run = make_run(tmp_path / "run", values[0], ("teacher", "student", "distilled"))
+    result = json.loads((run / "result.json").read_text())
+    for stage in ("teacher", "student"):
+        result["stages"][stage]["inductive"]["unadapted"] = {"loss": {}}
+        columns = {f"inductive/{name}/loss": values[0] for name in ("adapted", "unadapted")}
+        np.savez(run / f"episodes/{stage}-test.npz", **columns)
+    (run / "result.json").write_text(json.dumps(result))
+    found = comparison.compare([run], Choice(learner="unadapted"))
+    assert [each["label"] for each in found["ranking"]] == ["run/teacher", "run/student"]
+    assert found["left_out"] == ["run/distilled"]
+    assert found["ranking"][1]["cost"]["earlier_seconds"] == 2.5
+    assert comparison.compare([run], Choice(metric="loss"))["left_out"] == []
+    _, out, _ = command(monkeypatch, capsys, run, "--learner", "unadapted")
+    assert "no such learner: run/distilled" in out
+
+
 def test_one_learner_cannot_be_compared(runs):
     with pytest.raises(errors.UsageError, match="one learner"):
         comparison.compare([runs[0], runs[0]], Choice())
@@ -199,6 +218,7 @@ def test_the_table_names_the_learners_that_each_cannot_be_told_apart_from(
 def test_numbers_in_a_row_are_written_as_one_range():
     assert showing.ranges([1, 3, 4, 5, 9]) == "1, 3-5, 9"
     assert showing.ranges([]) == ""
+    assert showing.ranges(list(range(0, 40, 2))) == "0, 2, 4, 6, 8, 10, 12, 14, …"
 
 
 def test_a_folder_that_is_no_run_is_three_lines_and_an_exit_code(monkeypatch, capsys, runs, tmp_path):

@@ -10,6 +10,8 @@ from metarun import comparison
 from metarun.cli.tables import aligned, spoken
 from metarun.runs import pictures
 
+RANGES = 8  # of numbers in a cell; all of them are in the JSON
+
 
 def print_comparison(found: dict[str, Any]) -> None:
     """A line a learner, best first, and under it what the numbers mean."""
@@ -19,6 +21,8 @@ def print_comparison(found: dict[str, Any]) -> None:
     pairs = zip(found["ranking"], alike(found), strict=True)
     rows = [row(number, *pair, earlier) for number, pair in enumerate(pairs, start=1)]
     typer.echo(aligned([header, *rows]))
+    if found["left_out"]:
+        typer.echo(f"left out, as it has no such learner: {', '.join(found['left_out'])}")
     episodes = found["episodes"]
     seeded = any("seeds" in each for each in found["ranking"])
     better = "higher" if found["higher_is_better"] else "lower"
@@ -42,14 +46,15 @@ def alike(found: dict[str, Any]) -> list[list[int]]:
 
 
 def ranges(numbers: list[int]) -> str:
-    """`2, 4-6` of sorted whole numbers."""
+    """`2, 4-6` of sorted whole numbers, at most RANGES parts of it."""
     parts: list[list[int]] = []
     for number in numbers:
         if parts and number == parts[-1][-1] + 1:
             parts[-1].append(number)
         else:
             parts.append([number])
-    return ", ".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else f"{part[0]}" for part in parts)
+    words = [f"{part[0]}-{part[-1]}" if len(part) > 1 else f"{part[0]}" for part in parts]
+    return ", ".join([*words[:RANGES], *["…"] * (len(words) > RANGES)])
 
 
 def row(number: int, each: dict[str, Any], others: list[int], earlier: bool) -> list[str]:
