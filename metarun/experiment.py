@@ -143,8 +143,9 @@ def train_stages(session: Session) -> dict[str, Any]:
         trained[stage.name] = Trained(stage.training.steps, weights)
         if session.config.evaluation.checkpoint == "best":
             trained[stage.name] = best_of(session, index, earlier, trained[stage.name])
-    session.stop.check()  # the final evaluation may be long
-    result, values = assessment.measure(session.config, session.problem, trained, session.progress)
+    result, values = assessment.measure(
+        session.config, session.problem, trained, session.progress, session.stop.check
+    )
     for name, columns in values.items():
         session.run.write_episodes(name, session.config.evaluation.split, columns)
     leave_pictures(session, trained)

@@ -179,6 +179,22 @@ def test_a_stop_after_the_last_step_leaves_a_run_that_resumes_to_its_result(sing
     assert_same_run(train(run, resume=True), single)
 
 
+def test_a_stop_during_the_final_evaluation_is_answered_before_the_next_stage_is_measured(several, tmp_path):
+    measured: list[str] = []
+
+    class StoppingInEvaluation(Progress):
+        def measuring(self, stage, split, episodes) -> None:
+            measured.append(stage)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    run = tmp_path / "run"
+    with pytest.raises(stopping.Stopped):
+        train(run, SEVERAL, progress=StoppingInEvaluation())
+    assert measured == ["first"]
+    assert read_json(run / "status.json")["status"] == "preempted"
+    assert_same_run(train(run, SEVERAL, resume=True), several)
+
+
 @pytest.mark.parametrize(
     ("override", "key"),
     [
