@@ -1,6 +1,7 @@
 """Measuring the stages of a run, at its end or afterwards from its checkpoints. Writes nothing."""
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -161,20 +162,22 @@ def state_template(
 
 
 def measure(
-    run_config: config.RunConfig, problem: Problem, trained: dict[str, Trained], progress: Progress
+    run_config: config.RunConfig,
+    problem: Problem,
+    trained: dict[str, Trained],
+    progress: Progress,
+    before_stage: Callable[[], None] = lambda: None,
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """The result, and {stage: {variant/metric: [episode]}}, of the frozen episodes of the configured split.
+
+    Args:
+      before_stage: is called before each stage is measured; what it raises ends the evaluation.
 
     Raises:
       ConfigError: the split is empty, or the learner cannot tell as many classes apart.
     """
     wanted, judge = run_config.evaluation, problem.judge
-    if wanted.split not in judge.data:
-        raise errors.ConfigError(
-            f"the task family has no {wanted.split} split",
-            "evaluation.split",
-            f"use one of {', '.join(judge.data)}",
-        )
+    measuring.check_split(judge, wanted.split)
     keys = evaluation.episode_keys(wanted.seed, wanted.split, wanted.episodes)
     data = judge.data[wanted.split]
     groups = evaluation.episode_groups(judge.family, data, keys)
@@ -183,6 +186,7 @@ def measure(
     for index, stage in enumerate(run_config.stages):
         if stage.name not in trained:
             continue
+        before_stage()
         progress.measuring(stage.name, wanted.split, wanted.episodes)
         measured = measure_stage(run_config, index, problem, trained[stage.name].weights, wanted.split)
         result = {"step": trained[stage.name].step}

@@ -110,8 +110,9 @@ class TaskFamily(NamedTuple):
     sample: Callable[[PyTree, Any], Episode]  # (data[split], key) -> Episode: ONE task, pure, jittable
     objective: Objective
     spec: Spec
-    draw: Callable[[Any, Episode, Mapping[int, Callable]], None] | None = None
-    # (matplotlib figure, episode, {inner steps: predict}) -> None: a picture of one episode
+    draw: Callable[[Any, Episode, Mapping[int | None, Callable]], None] | None = None
+    # (matplotlib figure, episode, {inner steps: predict}) -> None: a picture of one episode; of an algorithm without
+    # inner steps {None: predict}
     groups: Groups | None = None  # of tasks, if there are any
     form: Pictures | Sentences | None = None  # of one input; None: a vector of numbers
     drift: Callable[[PyTree, Any, Any, Any], Episode] | None = None

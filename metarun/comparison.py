@@ -54,11 +54,14 @@ class Choice(NamedTuple):
 def compare(paths: list[Path], choice: Choice) -> dict[str, Any]:
     """The comparison of every stage of these runs, ready for JSON: best first. With copies every member counts.
 
+    A stage that was not measured so is left out where another one of its run was: not every learner has inner steps.
+
     Returns:
       {"metric", "higher_is_better", "mode", "learner", "episodes", "ranking": [{"label", "run", "stage", "mean",
       "ci95", "behind": {"mean", "ci95"}, "cost"}], "differences": [{"of", "minus", "mean", "ci95", "differ"}]};
       `behind` is the difference to the best, and `differ` says whether its interval excludes zero. Of a run with
       replicas all these are of their mean, over the episodes; "seeds": {"ci95", "values"} stands in its ranking.
+      "left_out" has the labels of the stages that were.
 
     Raises:
       UsageError: fewer than two stages, or what is asked for was not measured, or not on the same episodes.
@@ -66,11 +69,13 @@ def compare(paths: list[Path], choice: Choice) -> dict[str, Any]:
     """
     results = {path: read_result(path) for path in dict.fromkeys(paths)}
     mode = choice.mode or next(iter(results.values()))["modes"][0]
+    named = list(zip(labels(list(results)), results.items(), strict=True))
     candidates = [
         candidate
-        for (path, result), label in zip(results.items(), labels(list(results)), strict=True)
+        for label, (path, result) in named
         for candidate in candidates_of(path, label, result, mode, choice.learner)
     ]
+    counted = {(each.run, each.stage.partition("[")[0]) for each in candidates}
     refuse_incomparable(candidates)
     metric = choose_metric(candidates, choice.metric)
     sign = -1 if metric in LOWER_IS_BETTER else 1
@@ -84,6 +89,12 @@ def compare(paths: list[Path], choice: Choice) -> dict[str, Any]:
         "episodes": best.episodes,
         "ranking": [entry(each, best, metric) for each in ranked],
         "differences": [difference(*pair, metric) for pair in itertools.combinations(ranked, 2)],
+        "left_out": [
+            f"{label}/{stage}"
+            for label, (path, result) in named
+            for stage in result["stages"]
+            if (path, stage) not in counted
+        ],
     }
 
 
@@ -162,13 +173,16 @@ def labels(paths: list[Path]) -> list[str]:
 def candidates_of(
     path: Path, run_label: str, result: dict[str, Any], mode: str, learner: str
 ) -> list[Candidate]:
-    """Every stage of a run; of one with copies every member."""
+    """Every stage of a run that was measured so; of one with copies every member."""
     stages, found, earlier = result["stages"], [], 0.0
+    measured = [stage for stage, part in stages.items() if was_measured(part, mode, learner)]
     replicas = len(result.get("seeds", [0]))
     for stage, part in stages.items():
         label = f"{run_label}/{stage}" if len(stages) > 1 else run_label
         cost = cost_of(path, stage, part["step"], earlier, replicas * len(part.get("members", [0])))
         earlier += cost.seconds or 0.0
+        if measured and stage not in measured:
+            continue
         values = read_values(path, stage, result["split"], f"{mode}/{learner}")
         episodes = {"split": result["split"], **result["episodes"]}
         metrics = {name: values[name] for name in order_of(part, mode, learner) if name in values}
@@ -195,6 +209,12 @@ def over_replicas(each: Candidate) -> Candidate:
     means = {name: column.mean(axis=0, dtype=np.float64) for name, column in each.values.items()}
     seeds = {name: column.mean(axis=1, dtype=np.float64) for name, column in each.values.items()}
     return each._replace(values=means, seeds=seeds)
+
+
+def was_measured(part: dict[str, Any], mode: str, learner: str) -> bool:
+    """Whether a stage has this learner in this mode."""
+    place = part.get(mode, {})
+    return learner in (place.get("inner_steps", {}) if learner.isdecimal() else place)
 
 
 def order_of(part: dict[str, Any], mode: str, learner: str) -> list[str]:

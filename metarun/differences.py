@@ -1,6 +1,5 @@
 """In which keys two configs differ, and which of them may: on resume, and in an evaluation of a finished run."""
 
-import dataclasses
 from typing import Any
 
 from metarun import config, errors
@@ -25,7 +24,7 @@ def refuse_other_numbers(before: config.RunConfig, after: config.RunConfig, wher
 
 def refuse_other_changes(before: config.RunConfig, after: config.RunConfig) -> None:
     """An evaluation may set how it measures and where it computes, and nothing that was trained with."""
-    keys = different_keys(dataclasses.asdict(before), dataclasses.asdict(after))
+    keys = different_keys(config.document(before), config.document(after))
     if changed := [key for key in keys if key.split(".")[0] not in MEASURING]:
         raise errors.ConfigError(
             f"{', '.join(changed)} cannot change after training",
@@ -36,10 +35,10 @@ def refuse_other_changes(before: config.RunConfig, after: config.RunConfig) -> N
 
 def comparable(run_config: config.RunConfig) -> dict[str, Any]:
     """The config without what cannot change the numbers: where it is computed, chunks, checkpoints."""
-    plain = dataclasses.asdict(run_config)
+    plain = config.document(run_config)
     for name in RESULT_FREE:
         del plain[name]
-    for stage in plain["stages"]:
+    for stage in plain.get("stages", [plain]):
         del stage["training"]["chunk"], stage["training"]["task_chunk"]
     return plain
 

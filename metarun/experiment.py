@@ -1,6 +1,8 @@
 """One run: select the accelerator, open the directory, build everything, train the stages, measure, save."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from metarun import (
     stopping,
     trees,
 )
-from metarun.assessment import Outcome, Trained
+from metarun.assessment import Outcome, Problem, Trained
 from metarun.progress import Progress
 from metarun.runs import directory
 from metarun.runs.checkpoints import Checkpoint
@@ -63,23 +65,50 @@ def settle_config(run: RunDirectory, run_config: config.RunConfig) -> None:
 
 
 def dry_run(run_config: config.RunConfig) -> str:
-    """Build everything and trace every stage's first step, so that what cannot work fails here; one line on each."""
+    """Build and trace everything, so that what cannot work fails here; one line on each stage."""
     devices = parallel.select(run_config.accelerator, run_config.replicas)
     problem = assessment.prepare(run_config, devices[0])
     lines: list[str] = []
-    earlier: dict[str, base.Weights] = {}
-    for index, stage in enumerate(run_config.stages):
-        build_once(run_config, index, problem.family)
-        state = assessment.state_template(run_config, index, problem, earlier)
-        earlier[stage.name] = state.weights
+    for index, (name, weights) in enumerate(trace(run_config, problem).items()):
+        stage_training = run_config.stages[index].training
         learners = len(population.positions(run_config, index))
         beside = f"{learners} learners side by side, each with " if learners > 1 else ""
         lines.append(
-            f"{stage.name}: {beside}{trees.size(state.weights.trained) // learners:,} parameters, "
-            f"{stage.training.steps:,} steps of {stage.training.tasks_per_step} tasks "
+            f"{name}: {beside}{trees.size(weights.trained) // learners:,} parameters, "
+            f"{stage_training.steps:,} steps of {stage_training.tasks_per_step} tasks "
             f"on {len(devices)} {devices[0].platform} device(s)"
         )
     return "\n".join(lines)
+
+
+def trace(run_config: config.RunConfig, problem: Problem) -> dict[str, base.Weights]:
+    """{stage: shapes of its weights}. Builds every stage, traces its start, and computes nothing.
+
+    Raises:
+      ConfigError: what a stage cannot do, or the final evaluation, before the first one is trained.
+    """
+    measuring.check_split(problem.judge, run_config.evaluation.split)
+    for index in range(len(run_config.stages)):
+        build_once(run_config, index, problem.family)
+    traced: dict[str, base.Weights] = {}
+    for index, stage in enumerate(run_config.stages):
+        with of_stage(run_config, index):
+            weights = assessment.state_template(run_config, index, problem, traced).weights
+            measuring.check_stage(run_config, index, problem.judge, problem.family, weights)
+        traced[stage.name] = weights
+    return traced
+
+
+@contextmanager
+def of_stage(run_config: config.RunConfig, index: int) -> Iterator[None]:
+    """Let a ConfigError say of which stage it is, where there are several."""
+    try:
+        yield
+    except errors.ConfigError as error:
+        if len(run_config.stages) == 1:
+            raise
+        where = f"stage {run_config.stages[index].name}: {error.where}"
+        raise errors.ConfigError(error.what, where, error.remedy) from error
 
 
 def build_once(run_config: config.RunConfig, index: int, family: base.TaskFamily) -> None:
@@ -96,10 +125,9 @@ def open_session(
     progress: Progress,
     stop: stopping.StopRequest,
 ) -> Session:
-    """Build all that the stages share, and every stage once."""
+    """Build all that the stages share, and trace every stage."""
     problem = assessment.prepare(run_config, devices[0])
-    for index in range(len(run_config.stages)):
-        build_once(run_config, index, problem.family)
+    trace(run_config, problem)
     return Session(run_config, run, devices, problem, progress, stop)
 
 
@@ -115,8 +143,9 @@ def train_stages(session: Session) -> dict[str, Any]:
         trained[stage.name] = Trained(stage.training.steps, weights)
         if session.config.evaluation.checkpoint == "best":
             trained[stage.name] = best_of(session, index, earlier, trained[stage.name])
-    session.stop.check()  # the final evaluation may be long
-    result, values = assessment.measure(session.config, session.problem, trained, session.progress)
+    result, values = assessment.measure(
+        session.config, session.problem, trained, session.progress, session.stop.check
+    )
     for name, columns in values.items():
         session.run.write_episodes(name, session.config.evaluation.split, columns)
     leave_pictures(session, trained)

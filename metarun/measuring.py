@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from metarun import base, building, errors, evaluation
+from metarun import base, building, errors, evaluation, population
 from metarun.base import PyTree
 from metarun.config import RunConfig
 
@@ -72,6 +72,28 @@ def variants(
         for mode in modes
         for name, count in steps.items()
     }
+
+
+def check_stage(
+    config: RunConfig, index: int, judge: Judge, family: base.TaskFamily, weights: base.Weights
+) -> None:
+    """Refuse a stage that could not be evaluated. Computes nothing.
+
+    Args:
+      weights: shapes, of all learners of the stage.
+    """
+    modes = config.evaluation.modes[:1]
+    chosen = variants(config, index, family, modes, objective=judge.family.objective)
+    of_one = population.take(weights, population.positions(config, index)[0])
+    check_ways(judge, family, next(iter(chosen.values())), of_one)
+
+
+def check_split(judge: Judge, split: str) -> None:
+    """Refuse a split that the task family does not have."""
+    if split not in judge.data:
+        raise errors.ConfigError(
+            f"the task family has no {split} split", "evaluation.split", f"use one of {', '.join(judge.data)}"
+        )
 
 
 def check_ways(

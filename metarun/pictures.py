@@ -42,10 +42,11 @@ def write(session: Session, trained: dict[str, Trained]) -> None:
     rows = metrics.read(session.run.metrics.path)
     selection = session.problem.family.objective.selection
     for index, stage in enumerate(session.config.stages):
+        own = rows_of(stage.name, rows)
         pictures.write_figure(
             folder / f"{stage.name}-curves.png",
-            functools.partial(pictures.draw_curves, rows=rows_of(stage.name, rows), selection=selection),
-            size=(9.0, 3.8),
+            functools.partial(pictures.draw_curves, rows=own, selection=selection),
+            size=pictures.curves_size(own, selection),
         )
         write_episode(session, index, trained[stage.name].weights, folder / f"{stage.name}-episode.png")
 
@@ -68,9 +69,9 @@ def write_episode(session: Session, index: int, weights: base.Weights, path: Pat
 
 
 def make_predictors(session: Session, index: int, weights: base.Weights, support: base.Examples) -> dict:
-    """{inner steps: predict}; algorithms without inner steps have one predictor, at 0."""
+    """{inner steps: predict}; algorithms without inner steps have one predictor, at None."""
     wanted = session.config.evaluation
-    adapted = building.adapted_steps(session.config, index) or 0
+    named = {"unadapted": 0, "adapted": building.adapted_steps(session.config, index)}
     chosen = measuring.variants(
         session.config,
         index,
@@ -82,12 +83,10 @@ def make_predictors(session: Session, index: int, weights: base.Weights, support
     predictors = {}
     for variant, algorithm in chosen.items():
         name = variant.split("/")[1]
-        steps = {"unadapted": 0, "adapted": adapted}.get(name)
+        steps = named[name] if name in named else int(name)
         learner = jax.jit(algorithm.adapt)(weights, support)
         predict = jax.jit(algorithm.predict)
-        predictors[int(name) if steps is None else steps] = lambda inputs, p=predict, state=learner: (
-            jax.device_get(p(state, inputs))
-        )
+        predictors[steps] = lambda inputs, p=predict, state=learner: jax.device_get(p(state, inputs))
     return dict(sorted(predictors.items()))
 
 

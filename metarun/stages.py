@@ -35,6 +35,7 @@ from metarun.runs.directory import RunDirectory
 logger = logging.getLogger("metarun")
 
 CHECKPOINT_SECONDS = 60.0  # between two checkpoints, where the config gives no steps
+NAMED = 8  # learners in a message
 
 
 class Session(NamedTuple):
@@ -95,7 +96,6 @@ class StageRun:
         checkpoint = self.session.config.checkpoint
         with self.session.run.checkpoints(self.stage.name, checkpoint.keep) as self.saved:
             self.restore()
-            self.check_ways()
             logger.info("%s begins after step %d", self.stage.name, self.facts.step)
             self.session.progress.stage_started(
                 self.stage.name,
@@ -119,21 +119,6 @@ class StageRun:
             state = load(self.begun, jax.eval_shape(initial, *arguments))
             self.facts = read_facts(self.begun)
         self.state = parallel.share_out(state, self.loop.mesh)
-
-    def check_ways(self) -> None:
-        """Refuse before training what could not be evaluated after it."""
-        session = self.session
-        judged = measuring.variants(
-            session.config,
-            self.index,
-            session.problem.family,
-            session.config.evaluation.modes[:1],
-            objective=session.problem.judge.family.objective,
-        )
-        weights = population.take(jax.eval_shape(lambda: self.state.weights), self.positions[0])
-        measuring.check_ways(
-            session.problem.judge, session.problem.family, next(iter(judged.values())), weights
-        )
 
     def advance_to_end(self) -> None:
         """Chunk after chunk, with what is due between them."""
@@ -255,7 +240,8 @@ class StageRun:
         pairs = zip(self.positions, finite.ravel(), strict=True)
         diverged = [self.spoken(position) for position, flag in pairs if position and not flag]
         of_all = f" of {len(self.positions)}" if diverged else ""
-        which = f", of {', '.join(diverged)} ({len(diverged)}{of_all})" if diverged else ""
+        named = ", ".join([*diverged[:NAMED], *["…"] * (len(diverged) > NAMED)])
+        which = f", of {named} ({len(diverged)}{of_all})" if diverged else ""
         return errors.DivergedError(
             f"the loss or the update is not finite in stage {self.stage.name}, step {step}{which}",
             f"{self.session.run.path} ({kept})",

@@ -306,6 +306,13 @@ def test_a_run_of_several_stages_asks_for_one(folder):
     assert checkpoints.open_checkpoint(run, "student").step == 5
 
 
+def test_a_stage_that_has_saved_nothing_is_named_with_one_that_has(folder):
+    save(folder, 1)
+    with pytest.raises(errors.CheckpointError, match="of the stage student") as raised:
+        checkpoints.open_checkpoint(folder.parent.parent, "student")
+    assert raised.value.remedy.endswith("such as maml")
+
+
 @pytest.mark.parametrize("path", [".", "nowhere", "run/checkpoints/maml/99", "run/config.yaml"])
 def test_what_is_missing_is_a_checkpoint_error(tmp_path, folder, path):
     save(folder, 1)

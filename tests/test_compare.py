@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from metarun import cli, comparison, errors
+from metarun.cli import compare as showing
 from metarun.comparison import Choice
 from metarun.runs import manifest
 from metarun.runs.directory import RunDirectory
@@ -130,6 +131,25 @@ def test_what_was_not_measured_is_refused_with_what_was(runs, choice, hint):
     assert hint in raised.value.remedy
 
 
+def test_a_stage_without_such_a_learner_is_left_out_of_a_run_that_has_one(
+    monkeypatch, capsys, tmp_path, values
+):
+    run = make_run(tmp_path / "run", values[0], ("teacher", "student", "distilled"))
+    result = json.loads((run / "result.json").read_text())
+    for stage in ("teacher", "student"):
+        result["stages"][stage]["inductive"]["unadapted"] = {"loss": {}}
+        columns = {f"inductive/{name}/loss": values[0] for name in ("adapted", "unadapted")}
+        np.savez(run / f"episodes/{stage}-test.npz", **columns)
+    (run / "result.json").write_text(json.dumps(result))
+    found = comparison.compare([run], Choice(learner="unadapted"))
+    assert [each["label"] for each in found["ranking"]] == ["run/teacher", "run/student"]
+    assert found["left_out"] == ["run/distilled"]
+    assert found["ranking"][1]["cost"]["earlier_seconds"] == 2.5
+    assert comparison.compare([run], Choice(metric="loss"))["left_out"] == []
+    _, out, _ = command(monkeypatch, capsys, run, "--learner", "unadapted")
+    assert "no such learner: run/distilled" in out
+
+
 def test_one_learner_cannot_be_compared(runs):
     with pytest.raises(errors.UsageError, match="one learner"):
         comparison.compare([runs[0], runs[0]], Choice())
@@ -174,11 +194,31 @@ def test_the_table_the_json_and_the_picture(monkeypatch, capsys, runs, tmp_path)
     code, out, _ = command(monkeypatch, capsys, *runs, "--metric", "loss", "--plot", tmp_path / "out.png")
     assert code == 0
     assert "minus the best" in out.splitlines()[0]
-    assert "cannot be told apart" in out
-    assert "30 test episodes (abc)" in out.splitlines()[-1]
+    assert "30 test episodes (abc)" in out.splitlines()[-2]
+    assert "cannot be told apart" in out.splitlines()[-1]
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
     code, out, _ = command(monkeypatch, capsys, *runs, "--metric", "loss", "--json")
     assert json.loads(out) == comparison.compare(runs, Choice(metric="loss"))
+
+
+def test_the_table_names_the_learners_that_each_cannot_be_told_apart_from(
+    monkeypatch, capsys, runs, tmp_path, values
+):
+    noise = np.random.default_rng(1).normal(0, 0.1, (3, COUNT))
+    same = [make_run(tmp_path / name, values[0] + part) for name, part in zip("def", noise, strict=True)]
+    nan = make_run(tmp_path / "nan", np.full(COUNT, np.nan))
+    _, out, _ = command(monkeypatch, capsys, runs[1], *same, nan, "--metric", "loss")
+    header, *table = out.splitlines()[:6]
+    place = header.index("close to")
+    close = [line[place : place + len("close to")].strip() for line in table]
+    assert close == ["2-3", "1, 3", "1-2", "", ""]
+    assert len(out.splitlines()) == 8
+
+
+def test_numbers_in_a_row_are_written_as_one_range():
+    assert showing.ranges([1, 3, 4, 5, 9]) == "1, 3-5, 9"
+    assert showing.ranges([]) == ""
+    assert showing.ranges(list(range(0, 40, 2))) == "0, 2, 4, 6, 8, 10, 12, 14, …"
 
 
 def test_a_folder_that_is_no_run_is_three_lines_and_an_exit_code(monkeypatch, capsys, runs, tmp_path):

@@ -13,7 +13,7 @@ import pytest
 
 from metarun import config as configuration
 from metarun import plugins
-from metarun.config import binding, choices, optimizers, yaml_file
+from metarun.config import binding, choices, optimizers, schema, yaml_file
 from metarun.config.origin import Origin
 from metarun.errors import ConfigError
 
@@ -583,3 +583,11 @@ def test_an_annotation_that_yaml_cannot_hold_is_an_internal_error():
 
     with pytest.raises(plugins.PluginError):
         binding.bind(Odd, {"path": "x"}, Origin("here", {}))
+
+
+def test_two_stages_of_one_name_are_to_be_named_once():
+    training = schema.Training(steps=1)
+    stage = schema.Stage("a", schema.Selection("mlp", None), schema.Selection("maml", None), training)
+    with pytest.raises(ValueError, match="twice") as refused:
+        schema.RunConfig(task=schema.Selection("sinusoid", None), stages=(stage, stage))
+    assert refused.value.args[1] == "name each once"

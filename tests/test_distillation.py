@@ -159,6 +159,11 @@ def test_the_student_sees_the_first_shots_of_each_class_and_the_teacher_all(shot
     np.testing.assert_allclose(loss, (taught * np.log(taught / answered)).sum(axis=-1).mean(), rtol=1e-3)
 
 
+def test_the_places_of_a_class_with_too_few_examples_go_to_the_others():
+    support = base.Examples(jnp.arange(5), jnp.array([0, 0, 0, 1, 0]))
+    assert _teaching.few(support, 2, 2).inputs.tolist() == [0, 1, 3, 2]
+
+
 def test_without_classes_the_student_sees_the_first_examples():
     support = Examples(jnp.arange(8.0)[:, None], jnp.arange(8.0)[:, None])
     np.testing.assert_array_equal(_teaching.few(support, 3, None).inputs, support.inputs[:3])

@@ -281,3 +281,8 @@ def test_a_missing_member_and_probabilities_of_numbers_are_refused():
         fusion.build(fusion.Config(members=("nobody",)), MODEL, FAMILY.objective, {"members": MAML})
     with pytest.raises(ValueError, match="no classes"):
         build(mixes="probabilities", objective=losses.regression())
+
+
+def test_a_member_that_is_named_twice_is_refused_and_not_counted_once():
+    with pytest.raises(ValueError, match="twice"):
+        build(stages=("members", "members"))

@@ -66,6 +66,18 @@ def test_predictors_are_sorted_by_their_inner_steps(tmp_path, monkeypatch):
     assert all(predict(np.zeros((3, 1), np.float32)).shape == (3, 1) for predict in seen.values())
 
 
+def test_a_learner_without_inner_steps_has_one_predictor_without_a_number(tmp_path, monkeypatch):
+    seen = {}
+
+    def keep(session, index, weights, support, make=run_pictures.make_predictors):
+        seen.update(make(session, index, weights, support))
+        return dict(seen)
+
+    monkeypatch.setattr(run_pictures, "make_predictors", keep)
+    train(tmp_path / "run", SINGLE, "training.steps=1", "algorithm={name: pretrain}")
+    assert list(seen) == [None]
+
+
 def test_each_metric_of_validation_has_a_panel_the_selecting_one_first():
     rows = [row(1, loss=1.0, accuracy=0.2), validated(1, 1.1, accuracy=0.3, accuracy_ci95=0.1)]
     labels = [axes.get_ylabel() for axes in draw(rows, "accuracy").axes]
@@ -75,6 +87,34 @@ def test_each_metric_of_validation_has_a_panel_the_selecting_one_first():
 def test_training_alone_shows_all_its_metrics():
     rows = [row(step, loss=1.0 / step, gradient_norm=2.0) for step in range(1, 5)]
     assert [axes.get_ylabel() for axes in draw(rows).axes] == ["loss", "gradient_norm"]
+
+
+def test_many_metrics_have_panels_that_are_wide_enough_for_their_labels(tmp_path):
+    """Eight members of a fusion: ten metrics. A layout that does not fit is a warning, and warnings are errors here."""
+    values = {f"weight_{member}": 0.125 for member in range(8)}
+    rows = [row(step, loss=1.0 / step, gradient_norm=2.0, **values) for step in range(1, 5)]
+    path, size = tmp_path / "pictures/curves.png", pictures.curves_size(rows, "loss")
+    shown: list[Figure] = []
+
+    def draw_curves(figure) -> None:
+        shown.append(figure)
+        pictures.draw_curves(figure, rows, "loss")
+
+    pictures.write_figure(path, draw_curves, size)
+    drawn = [axes for axes in shown[0].axes if axes.axison]
+    assert len(drawn) == 10
+    assert min(axes.get_position().width * size[0] for axes in drawn) > 1.5  # inches
+    assert_picture(path, 1080, 4 * 456)
+
+
+def test_of_very_many_metrics_the_first_are_drawn():
+    names = [f"weight_{member}" for member in range(100)]
+    assert len(draw([row(1, loss=1.0, **dict.fromkeys(names, 0.01))]).axes) == pictures.PANELS
+
+
+def test_a_stage_of_one_step_shows_it():
+    (line,) = draw([row(1, loss=0.5)]).axes[0].get_lines()
+    assert line.get_marker() == "o"
 
 
 def test_long_curves_are_drawn_as_means_of_equal_parts():

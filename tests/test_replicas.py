@@ -262,6 +262,17 @@ def test_one_diverged_replica_ends_the_run_and_is_named(tmp_path, monkeypatch):
     assert len(rows_of(tmp_path / "run", step=1)) == 6  # what the others did is written, too
 
 
+def test_of_many_diverged_members_some_are_named_and_all_are_counted(tmp_path):
+    overrides = (
+        "replicas=1",
+        "stages.0.copies=20",
+        "stages.0.training.optimizer={name: sgd, learning_rate: 1e30}",
+    )
+    with pytest.raises(errors.DivergedError) as refusal:
+        train(tmp_path / "run", BOTH, *overrides)
+    assert refusal.value.what.endswith("member 6, member 7, … (20 of 20)")
+
+
 def test_the_best_checkpoint_is_that_of_the_mean_over_the_replicas(tmp_path, monkeypatch):
     """The mean of the second validation is the lowest, although each replica alone prefers another one."""
     given = iter([[1.0, 9.0], [4.0, 4.0], [9.0, 1.0]])
@@ -335,7 +346,7 @@ def test_the_tables_show_the_interval_over_seeds_and_every_replica(both):
     assert {"base[0]", "base[2]", "base[best]"} <= {line.split()[0] for line in table if line}
     shown = CliRunner().invoke(cli.application, ["compare", str(both)])
     assert "base[1]" in shown.stdout
-    assert "seeds" in shown.stdout.splitlines()[-1]
+    assert "seeds" in shown.stdout.splitlines()[-2]
 
 
 def test_pictures_are_of_the_first_replica_and_member(tmp_path):

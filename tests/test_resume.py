@@ -179,14 +179,30 @@ def test_a_stop_after_the_last_step_leaves_a_run_that_resumes_to_its_result(sing
     assert_same_run(train(run, resume=True), single)
 
 
+def test_a_stop_during_the_final_evaluation_is_answered_before_the_next_stage_is_measured(several, tmp_path):
+    measured: list[str] = []
+
+    class StoppingInEvaluation(Progress):
+        def measuring(self, stage, split, episodes) -> None:
+            measured.append(stage)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    run = tmp_path / "run"
+    with pytest.raises(stopping.Stopped):
+        train(run, SEVERAL, progress=StoppingInEvaluation())
+    assert measured == ["first"]
+    assert read_json(run / "status.json")["status"] == "preempted"
+    assert_same_run(train(run, SEVERAL, resume=True), several)
+
+
 @pytest.mark.parametrize(
     ("override", "key"),
     [
         ("seed=1", "seed"),
-        ("training.steps=32", "stages.0.training.steps"),
-        ("algorithm.inner_lr=0.02", "stages.0.algorithm.config.inner_lr"),
+        ("training.steps=32", "training.steps"),
+        ("algorithm.inner_lr=0.02", "algorithm.inner_lr"),
         ("evaluation.every=5", "evaluation.every"),
-        ("task.shots=4", "task.config.shots"),
+        ("task.shots=4", "task.shots"),
     ],
 )
 def test_a_resumed_run_refuses_a_config_that_gives_other_numbers(single, override, key):

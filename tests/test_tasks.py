@@ -150,12 +150,18 @@ def silence(family):
 
 
 @every_family
-def test_an_episode_can_be_drawn(case):
-    predict, figure = silence(case.family), Figure()
-    case.family.draw(
-        figure, jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), case.episodes), {0: predict, 1: predict}
-    )
+@pytest.mark.parametrize("steps", [(0, 1), (None,)])
+def test_an_episode_can_be_drawn(case, steps):
+    figure, episode = Figure(), jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), case.episodes)
+    case.family.draw(figure, episode, dict.fromkeys(steps, silence(case.family)))
     assert figure.axes
+
+
+def test_a_learner_without_inner_steps_is_drawn_as_adapted_and_not_as_after_0_steps():
+    family, figure = sinusoid.build(sinusoid.Config()), Figure()
+    family.draw(figure, family.sample((), jax.random.key(0)), {None: jnp.zeros_like})
+    named = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert named == ["true curve", "adapted", "support"]
 
 
 @functools.cache

@@ -172,6 +172,14 @@ def test_another_model_than_that_of_the_earlier_stage_is_refused():
     assert raised.value.where == "algorithm.pretrained"
 
 
+def test_a_stage_with_copies_is_no_start_and_that_is_said():
+    case = Case("centroid", contracts.blobs())
+    episodes = jax.tree.map(lambda leaf: leaf[None], case.episode)
+    copies = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), case.before)
+    with pytest.raises(errors.ConfigError, match="has copies"):
+        case.algorithm.init(KEY, episodes, {"pretrain": copies})
+
+
 def test_the_body_of_a_meta_trained_stage_serves_as_well():
     case = Case("centroid", contracts.blobs())
     params = case.model.init(KEY, case.episode.support.inputs)

@@ -20,10 +20,12 @@ def choose(option: str, stages: Sequence[str], earlier: Algorithms | None) -> di
     """{stage: algorithm} of some earlier stages.
 
     Raises:
-      ValueError: one of them is not there.
+      ValueError: one of them is not there, or twice.
     """
     known = dict(earlier or {})
-    for stage in stages:
+    for place, stage in enumerate(stages):
+        if stage in stages[:place]:
+            raise ValueError(f"{option} names the stage {stage} twice", "name each stage once")
         if stage not in known:
             raise ValueError(
                 f"{option} names the stage {stage}, and there is none of that name before this one",

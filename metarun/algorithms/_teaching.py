@@ -61,6 +61,9 @@ def gram(features: Float[Array, "*batch feature"]) -> Float[Array, "example exam
 def few(support: base.Examples, shots: int | None, ways: int | None) -> base.Examples:
     """The first `shots` examples of each class, in the order of the support; without classes, of all. None: all.
 
+    The places of a class that has fewer, as where classes are drawn by chance, go to further examples of the others:
+    how many examples the student sees is the same in every task.
+
     Raises:
       ConfigError: the support has fewer.
     """

@@ -32,17 +32,24 @@ def body_of(stage: str, weights: base.Weights, model: base.Model, inputs: PyTree
     What it has trained is {"body": ...}, {"params": ...} or the parameters themselves.
 
     Raises:
-      ConfigError: this is no body of the stage's own model.
+      ConfigError: this is no body of the stage's own model, or there are several, of a stage with copies.
     """
     trained: PyTree = weights.trained
     if isinstance(trained, dict):
         trained = trained.get("body", trained.get("params", trained))
         trained = {name: part for name, part in trained.items() if name != _features.HEAD}
     wanted = jax.eval_shape(lambda: _features.init_body(model, jax.random.key(0), inputs))
-    if jax.tree.map(jnp.shape, trained) != jax.tree.map(jnp.shape, wanted):
+    shapes = jax.tree.map(jnp.shape, wanted)
+    if jax.tree.map(jnp.shape, trained) == shapes:
+        return trained
+    if jax.tree.map(lambda leaf: jnp.shape(leaf)[1:], trained) == shapes:
         raise errors.ConfigError(
-            f"what the stage {stage} has trained is no body of this stage's model",
+            f"the stage {stage} has copies, and what is adapted is one network",
             "algorithm.pretrained",
-            f"give this stage the model of the stage {stage}, or name another one",
+            "name a stage without copies",
         )
-    return trained
+    raise errors.ConfigError(
+        f"what the stage {stage} has trained is no body of this stage's model",
+        "algorithm.pretrained",
+        f"give this stage the model of the stage {stage}, or name another one",
+    )

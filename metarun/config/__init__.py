@@ -3,7 +3,7 @@
 `load(path, overrides)` gives a RunConfig or raises ConfigError; `to_yaml` writes it back.
 """
 
-from metarun.config.run_file import load, to_yaml
+from metarun.config.run_file import document, load, to_yaml
 from metarun.config.schema import Accelerator, Checkpoint, Evaluation, RunConfig, Stage, Training
 from metarun.config.selection import Selection
 
@@ -15,6 +15,7 @@ __all__ = [
     "Selection",
     "Stage",
     "Training",
+    "document",
     "load",
     "to_yaml",
 ]

@@ -33,6 +33,11 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
 
 def to_yaml(config: RunConfig) -> str:
     """The whole configuration, defaults included, as text that `load` reads back to an equal one."""
+    return yaml.dump(document(config), Dumper=yaml_file.Dumper, sort_keys=False, default_flow_style=None)
+
+
+def document(config: RunConfig) -> dict[str, Any]:
+    """The whole configuration as plain values, laid out as a file: one stage without `stages`, where it can be."""
     shared = {
         field.name: _plain(getattr(config, field.name))
         for field in dataclasses.fields(config)
@@ -43,8 +48,7 @@ def to_yaml(config: RunConfig) -> str:
     stated = (
         {key: _plain(getattr(stages[0], key)) for key in STAGE_KEYS} if single else {"stages": _plain(stages)}
     )
-    document = {"task": _plain(config.task), **stated, **shared}
-    return yaml.dump(document, Dumper=yaml_file.Dumper, sort_keys=False, default_flow_style=None)
+    return {"task": _plain(config.task), **stated, **shared}
 
 
 def _plain(value: Any) -> Any:

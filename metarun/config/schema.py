@@ -24,7 +24,7 @@ ADAM = Selection("adam", Adam())
 def _refuse_repeats(key: str, values: Sequence[object]) -> None:
     repeated = next((value for index, value in enumerate(values) if value in values[:index]), None)
     if repeated is not None:
-        raise ValueError(f"{key} has {repeated} twice")
+        raise ValueError(f"{key} has {repeated} twice", "name each once")
 
 
 @dataclass(frozen=True)

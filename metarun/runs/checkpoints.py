@@ -188,8 +188,12 @@ def open_checkpoint(path: Path, stage: str | None = None) -> Checkpoint:
     chosen = stage if stage is not None else next(iter(stages), None)
     found = Checkpoints(path / "checkpoints" / chosen).newest_valid() if chosen in stages else None
     if found is None:
-        remedy = "give a run that has saved one, or RUN/checkpoints/<stage>/<step>"
-        raise errors.CheckpointError("there is no valid checkpoint here", str(path), remedy)
+        others = [name for name in stages if name != chosen]
+        what = (
+            f"there is no valid checkpoint of the stage {chosen}" if chosen else "there is no checkpoint here"
+        )
+        remedy = f"or name a stage that has one, such as {others[0]}" if others else "or give another run"
+        raise errors.CheckpointError(what, str(path), f"go on with `metarun train --resume`, {remedy}")
     return found
 
 

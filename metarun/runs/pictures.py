@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from metarun.runs import files
 
 POINTS = 200  # of a curve: more could not be told apart
+COLUMNS = 3  # of panels: more would be too narrow for their labels
+PANELS = 12  # of a picture; what further metrics were is in metrics.jsonl
 HEAD = (
     "stage",
     "replica",
@@ -37,14 +39,19 @@ def write_figure(path: Path, draw: Callable[[Figure], None], size: tuple[float, 
 
 
 def curve_names(rows: list[dict[str, Any]], objective_first: str) -> list[str]:
-    """What is drawn: the metrics that validation has, or else all of training; the selecting one first."""
+    """What is drawn, at most PANELS: the metrics of validation, or else all of training; the selecting one first."""
     validated = [row for row in rows if row["split"] == "validation"] or rows[:1]
     names = [
         name
         for name in (validated[0] if validated else {})
         if name not in HEAD and not name.endswith("_ci95") and not name.startswith("unadapted_")
     ]
-    return sorted(names, key=lambda name: (name != objective_first, name))
+    return sorted(names, key=lambda name: (name != objective_first, name))[:PANELS]
+
+
+def curves_size(rows: list[dict[str, Any]], selection: str) -> tuple[float, float]:
+    """Inches of a figure of `draw_curves`."""
+    return 9.0, 3.8 * max(1, -(-len(curve_names(rows, selection)) // COLUMNS))
 
 
 def draw_curves(figure: Figure, rows: list[dict[str, Any]], selection: str) -> None:
@@ -52,12 +59,16 @@ def draw_curves(figure: Figure, rows: list[dict[str, Any]], selection: str) -> N
     names = curve_names(rows, selection)
     training = [row for row in rows if row["split"] == "train"]
     validation = [row for row in rows if row["split"] == "validation"]
-    panels = figure.subplots(1, max(len(names), 1), squeeze=False)[0]
+    columns = max(1, min(len(names), COLUMNS))
+    panels = figure.subplots(-(-len(names) // columns) or 1, columns, squeeze=False).ravel()
+    for axes in panels[max(len(names), 1) :]:
+        axes.set_axis_off()
     for axes, name in zip(panels, names, strict=False):
         points = [(row["step"], float(row[name])) for row in training if name in row]
         points = [point for point in points if math.isfinite(point[1])]
         if points:
-            axes.plot(*thinned(np.array(points)), color="silver", label="training")
+            style = "-" if len(points) > 1 else "o"  # a line of one point cannot be seen
+            axes.plot(*thinned(np.array(points)), style, color="silver", label="training")
         if validation:
             draw_validation(axes, validation, name)
         axes.set(xlabel="outer step", ylabel=name)

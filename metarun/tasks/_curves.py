@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from metarun import base
+from metarun.tasks import _drawing
 
 COLORS = ("silver", "skyblue", "tab:blue", "navy", "tab:purple", "tab:pink")  # of more and more inner steps
 
@@ -45,7 +46,7 @@ def to_episode(
 def draw(
     figure,
     episode: base.Episode,
-    predictors: Mapping[int, Callable],
+    predictors: Mapping[int | None, Callable],
     curve: Callable,
     bounds: tuple[float, float],
     title: str = "One task of the test split",
@@ -61,8 +62,7 @@ def draw(
     low, high = axes.get_ylim()
     axes.set_ylim(1.5 * low, 1.5 * high)  # a learner that diverges must not hide the others
     for color, (steps, predict) in zip(itertools.cycle(COLORS), predictors.items(), strict=False):
-        label = f"after {steps} step{'s' * (steps != 1)}"
-        axes.plot(inputs, predict(inputs), color=color, label=label)
+        axes.plot(inputs, predict(inputs), color=color, label=_drawing.learner_name(steps))
     axes.plot(*episode.support, "^", color="crimson", markersize=8, label="support")
     axes.set(xlabel="x", ylabel="y", title=title)
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)

@@ -14,6 +14,7 @@ import sacrebleu
 from jaxtyping import Array, Bool, Float, Int
 
 from metarun import base
+from metarun.tasks import _drawing
 
 PAD, BEGIN, END = range(3)  # fills a row | stands before a target | closes a sentence
 SPECIAL = 3  # tokens that are no part of a text
@@ -169,7 +170,7 @@ def make_draw(spell: Callable[[Any], list[str]]) -> Callable:
         query = jax.tree.map(lambda leaf: jnp.asarray(leaf)[:SHOWN], episode.query)
         lines = {"source": spell(query.inputs["source"]), "reference": spell(query.targets)}
         for steps, predict in predictors.items():
-            lines[f"after {steps} step{'s' * (steps != 1)}"] = spell(translate_on_host(predict, query.inputs))
+            lines[_drawing.learner_name(steps)] = spell(translate_on_host(predict, query.inputs))
         cells = [
             [name, sentences[row]] for row in range(len(query.targets)) for name, sentences in lines.items()
         ]
