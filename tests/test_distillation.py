@@ -184,6 +184,41 @@ def test_what_cannot_be_matched_is_refused():
         Case(teachers=("nobody",))
 
 
+def test_a_student_that_trains_nothing_is_refused():
+    case = Case()
+    silent = case.stages["student"]._replace(init=lambda key, episodes, earlier: Weights({}, ()))
+    config, stages = distillation.Config(), case.stages | {"student": silent}
+    algorithm = distillation.build(config, case.models["student"], case.family.objective, stages)
+    with pytest.raises(errors.ConfigError, match="student trains nothing"):
+        algorithm.init(KEY, case.episodes, case.earlier)
+
+
+def test_the_loss_of_a_student_is_annealed_as_in_its_own_stage():
+    case = Case()
+    model, objective = case.models["student"], case.family.objective
+    own = maml.build(maml.Config(inner_steps=3, inner_lr=0.3, outer_loss="annealed"), model, objective)
+    stages = case.stages | {"student": own}
+    taught = distillation.build(distillation.Config(share=0.0), model, objective, stages)
+    weights = taught.init(KEY, case.episodes, case.earlier)
+    assert taught.annealed
+    losses = [
+        (
+            taught.loss(weights, case.episode, KEY, done)[0],
+            own.loss(Weights(weights.trained), case.episode, KEY, done)[0],
+        )
+        for done in (0.0, 0.9)
+    ]
+    np.testing.assert_allclose(*np.transpose(losses), rtol=1e-6)
+    assert abs(losses[0][0] - losses[1][0]) > 1e-3
+
+
+def test_a_taught_learner_goes_on_adapting_as_its_student_does():
+    case = Case(start="trained")
+    own, learner = case.stages["student"], case.algorithm.adapt(case.weights(), case.episode.support)
+    found = case.algorithm.update(case.weights(), learner, case.episode.support)
+    contracts.assert_equal(found, own.update(case.earlier["student"], learner, case.episode.support))
+
+
 def test_a_student_cannot_start_as_several():
     case = Case(copies=2)
     config = distillation.Config(teachers=("student",), student="teacher", start="trained")

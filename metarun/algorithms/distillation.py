@@ -43,7 +43,7 @@ class Config:
         "fresh"  # the student's weights at first: as its stage began, or ended
     )
     matches: Literal["outputs", "features", "both"] = "outputs"  # of the query
-    temperature: Annotated[float, Above(0)] = 1.0  # T, of logits
+    temperature: Annotated[float, Between(1e-3, 1e5)] = 1.0  # T, of logits
     share: Annotated[float, Between(0, 1)] = 0.5  # α of the matching; the rest is the student's own loss
     feature_weight: Annotated[float, Above(0)] = 1.0  # of the features beside the outputs, with matches: both
     student_shots: Annotated[int, AtLeast(1)] | None = (
@@ -60,7 +60,8 @@ def build(config: Config, model: base.Model, objective: base.Objective, earlier=
 
     Returns:
       An algorithm that trains what the student's does, over the frozen {"student", "teachers"}. Its init raises
-      ConfigError where the support is smaller than `student_shots`, or features have no last layer to be found by.
+      ConfigError where that is nothing, the support is smaller than `student_shots`, or features have no last layer to
+      be found by.
 
     Raises:
       ValueError: a stage is not there.
@@ -74,6 +75,7 @@ def build(config: Config, model: base.Model, objective: base.Objective, earlier=
 
     def init(key, episodes: base.Episode, earlier) -> base.Weights:
         start = student.init(key, episodes, earlier)
+        refuse_nothing_to_train(config, start.trained)
         if config.start == "trained":
             refuse_copies(config, student, key, episodes, earlier)
             start = earlier[config.student]
@@ -85,7 +87,7 @@ def build(config: Config, model: base.Model, objective: base.Objective, earlier=
     def adapt(weights: base.Weights, support: base.Examples):
         return student.adapt(own(weights), support)
 
-    def loss(weights: base.Weights, episode: base.Episode, key):
+    def loss(weights: base.Weights, episode: base.Episode, key, *done):
         query, few = episode.query, _teaching.few(episode.support, config.student_shots, objective.ways)
         learner = adapt(weights, few)
         _, metrics = _inner.query_loss(objective, student.predict(learner, query.inputs), query)
@@ -95,10 +97,14 @@ def build(config: Config, model: base.Model, objective: base.Objective, earlier=
             matching = distance(learner, learners, query)
             metrics = metrics | {"matching_loss": matching}
         if config.share < 1:
-            own_loss, _ = student.loss(own(weights), episode._replace(support=few), key)
+            own_loss, _ = student.loss(own(weights), episode._replace(support=few), key, *done)
         return (1 - config.share) * own_loss + config.share * matching, metrics
 
-    return base.Algorithm(init, loss, adapt, student.predict)
+    def update(weights: base.Weights, learner, support: base.Examples):
+        return student.update(own(weights), learner, support)  # type: ignore[misc]
+
+    goes_on = update if student.update else None
+    return base.Algorithm(init, loss, adapt, student.predict, student.annealed, goes_on)
 
 
 def make_distance(
@@ -136,4 +142,14 @@ def refuse_copies(config: Config, student: base.Algorithm, key, episodes: base.E
             f"the stage {config.student} has copies, and the student is one",
             "algorithm.student",
             "set start: fresh, or name a stage without copies",
+        )
+
+
+def refuse_nothing_to_train(config: Config, trained: base.PyTree) -> None:
+    """Raise ConfigError where there is nothing that a teacher could change."""
+    if not jax.tree.leaves(trained):
+        raise errors.ConfigError(
+            f"the student {config.student} trains nothing",
+            "algorithm.student",
+            "name a stage whose algorithm has parameters of its own",
         )
