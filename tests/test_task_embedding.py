@@ -371,8 +371,15 @@ def test_class_means_of_numbers_and_a_missing_stage_are_refused():
 
 @pytest.mark.parametrize("options", [{"clusters": 30}, {"source": "collaborative", "probes": 30}])
 def test_fewer_tasks_than_clusters_or_probes_are_refused(options):
-    with pytest.raises(errors.ConfigError, match="need as many training tasks"):
+    with pytest.raises(errors.ConfigError, match=r"30 (clusters|probes) need at least 30 training tasks"):
         Case("regression", **options)
+
+
+def test_one_task_has_no_principal_components():
+    with pytest.raises(errors.ConfigError, match="components need at least 2 training tasks"):
+        task_embedding.refuse_few(task_embedding.Config(), 1)
+    task_embedding.refuse_few(task_embedding.Config(), 2)
+    task_embedding.refuse_few(task_embedding.Config(reduction="none"), 1)
 
 
 def test_a_last_layer_of_another_size_is_refused():
