@@ -268,6 +268,15 @@ def test_tsne_keeps_groups_that_lie_apart_together():
     assert embedding.nearest_shares(embedding.by_tsne(vectors), kind, "euclidean").all()
 
 
+def test_tsne_takes_one_dimension_and_refuses_vectors_that_are_all_the_same():
+    pytest.importorskip("sklearn")
+    kind = np.repeat([0, 1], 20)
+    line = 20.0 * kind[:, None] + np.random.default_rng(0).standard_normal((40, 1))
+    assert embedding.nearest_shares(embedding.by_tsne(line), kind, "euclidean").mean() > 0.9
+    with pytest.raises(errors.UsageError, match="the same vector"):
+        embedding.by_tsne(np.ones((40, 3)))
+
+
 def test_a_fact_with_many_values_and_one_along_a_scale_are_drawn(tmp_path):
     tasks = tasks_of(
         np.random.default_rng(0).standard_normal((60, 2)), alphabet=np.arange(60) % 15, scale=np.arange(60.0)
