@@ -228,7 +228,7 @@ def by_tsne(vectors: np.ndarray, seed: int = 0) -> Float[np.ndarray, "task 2"]:
     """Two dimensions that keep neighbours (t-SNE, van der Maaten and Hinton 2008), by scikit-learn.
 
     Raises:
-      UsageError: scikit-learn is not installed, or there are too few tasks.
+      UsageError: scikit-learn is not installed, there are too few tasks, or all have the same vector.
     """
     try:
         from sklearn.manifold import TSNE
@@ -240,9 +240,12 @@ def by_tsne(vectors: np.ndarray, seed: int = 0) -> Float[np.ndarray, "task 2"]:
         raise errors.UsageError(
             f"{len(vectors)} tasks are too few for t-SNE", "--tsne", "give --tasks 10 or more"
         )
+    if (vectors == vectors[:1]).all():
+        raise errors.UsageError("all tasks have the same vector", "--tsne", "leave --tsne out")
     perplexity = min(PERPLEXITY, (len(vectors) - 1) / 3)
     method: Any = TSNE(2, perplexity=perplexity, init="pca", random_state=seed)
-    return np.asarray(method.fit_transform(vectors.astype(np.float64)))
+    missing = max(0, 2 - vectors.shape[1])  # it begins at two principal components
+    return np.asarray(method.fit_transform(np.pad(vectors.astype(np.float64), ((0, 0), (0, missing)))))
 
 
 def nearest(

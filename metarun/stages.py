@@ -25,6 +25,7 @@ from metarun import (
     population,
     stopping,
     training,
+    trees,
 )
 from metarun.assessment import Problem
 from metarun.config import RunConfig
@@ -115,10 +116,20 @@ class StageRun:
         arguments = (self.data, self.key, self.earlier)
         if self.begun is None:
             state = initial(*arguments)
+            self.refuse_not_finite(state.weights)
         else:
             state = load(self.begun, jax.eval_shape(initial, *arguments))
             self.facts = read_facts(self.begun)
         self.state = parallel.share_out(state, self.loop.mesh)
+
+    def refuse_not_finite(self, weights: base.Weights) -> None:
+        """Raise DivergedError where the stage begins with an infinity or a NaN: its steps may never look at it."""
+        if not jax.jit(trees.all_finite)(weights):
+            raise errors.DivergedError(
+                f"the stage {self.stage.name} begins with weights that are not finite",
+                str(self.session.run.path),
+                "lower the rate of the steps that it is fitted by, such as adapted_lr, or look at earlier stages",
+            )
 
     def advance_to_end(self) -> None:
         """Chunk after chunk, with what is due between them."""

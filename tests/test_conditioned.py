@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from metarun import base, errors, losses, plugins
-from metarun.algorithms import conditioned, maml
+from metarun.algorithms import _task_vector, conditioned, maml
 from metarun.base import Algorithm, Episode, Examples, Weights
 
 KEY = jax.random.key(0)  # the outer loss uses no random numbers
@@ -201,6 +201,13 @@ def test_an_earlier_stage_gives_the_vector_standardised_over_the_first_tasks_wha
     ).embedding
     np.testing.assert_allclose(found[0].frozen["mean"], np.mean(vectors, axis=0), rtol=1e-12)
     np.testing.assert_allclose(found[0].frozen["deviation"], np.std(vectors, axis=0), rtol=1e-12)
+
+
+def test_a_number_that_the_first_tasks_share_is_not_blown_up_in_others():
+    vectors = jnp.array([[1.0, 2.0, 5e-9], [3.0, 2.0, 5e-9]])
+    np.testing.assert_allclose(_task_vector.deviations(vectors), [1, 1, 1])
+    np.testing.assert_allclose(_task_vector.deviations(1e-9 * vectors), [1e-9, 1e-9, 1e-9])
+    np.testing.assert_array_equal(_task_vector.deviations(vectors[:1]), [1, 1, 1])
 
 
 def test_an_embedding_that_is_no_earlier_stage_is_refused_with_those_that_are():

@@ -10,6 +10,8 @@ import jax
 import numpy as np
 import pytest
 import test_cli
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 from test_experiment import load
 
@@ -187,6 +189,45 @@ def test_a_support_of_ones_own_is_nearest_to_the_task_that_it_was_taken_from(run
     assert first["facts"]["mode"] == ("sinusoid", "line")[found.tasks.facts["mode"][11]]
 
 
+# Pictures
+
+
+def many(path: Path, kinds: Any, names: tuple[str, ...] = ()) -> embedding.EmbeddedRun:
+    vectors = np.random.default_rng(0).standard_normal((len(kinds), 3))
+    tasks = tasks_of(vectors, kind=np.asarray(kinds))
+    return embedding.EmbeddedRun(path, "embedding", 1, "test", tasks, {"kind": names} if names else {})
+
+
+def labels_of_similarity(found: embedding.EmbeddedRun) -> tuple[list[float], list[str]]:
+    figure = Figure()
+    embed.draw_similarity(figure, found, embedding.similarities(found.tasks), ["kind"])
+    axes = figure.axes[0]
+    return axes.get_yticks().tolist(), [label.get_text() for label in axes.get_yticklabels()]
+
+
+def test_a_label_of_the_similarity_stands_at_the_middle_of_its_tasks(tmp_path):
+    assert labels_of_similarity(many(tmp_path, [1, 0, 1, 1])) == ([0, 2], ["0", "1"])
+
+
+def test_labels_that_would_cover_one_another_are_left_out_and_the_largest_groups_have_theirs(tmp_path):
+    kinds = np.concatenate([np.arange(60), np.full(20, 30)])
+    places, labels = labels_of_similarity(many(tmp_path, kinds))
+    assert "30" in labels and min(np.diff(places)) >= len(kinds) / embed.LABELS
+
+
+def test_long_names_are_shortened_in_the_middle_and_titles_stay_in_the_picture(tmp_path):
+    names = tuple(f"a kind of task with a very long name, number {index}" for index in range(20))
+    found = many(tmp_path, np.arange(40) % 20, names)._replace(stage="a-stage-" * 3)
+    figure = Figure(figsize=(5.2, 4.4), dpi=120, layout="constrained")
+    embed.draw_map(figure, found, {"PCA": found.tasks.vectors[:, :2]}, ["kind"])
+    FigureCanvasAgg(figure).draw()
+    texts = [label.get_text() for label in figure.axes[0].get_legend().get_texts()]
+    assert len(set(texts)) == 20 and max(map(len, texts)) == embed.LONGEST
+    (title,) = figure.texts
+    box = title.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1
+
+
 # What is refused
 
 
@@ -194,6 +235,23 @@ def test_a_stage_without_vectors_an_unknown_distance_and_an_absent_run_are_refus
     test_cli.assert_three_lines(metarun_("embed", run, "--stage", "maml"), 2, "no vector of a task")
     test_cli.assert_three_lines(metarun_("embed", run, "--distance", "manhattan"), 2, "manhattan")
     test_cli.assert_three_lines(metarun_("embed", tmp_path), 5, "no run here")
+
+
+def test_a_support_whose_vector_is_not_finite_is_refused(run, metarun_, tmp_path):
+    (tmp_path / "own.csv").write_text("1e30,1e30\n2,3\n")
+    said = metarun_("embed", run, "--tasks", 4, "--out", tmp_path, "--support", tmp_path / "own.csv")
+    test_cli.assert_three_lines(said, 7, "not finite")
+
+
+@pytest.mark.parametrize("place", ["file", "file/folder"])
+def test_a_file_where_the_folder_should_be_is_refused(run, metarun_, tmp_path, place):
+    (tmp_path / "file").touch()
+    said = metarun_("embed", run, "--tasks", 4, "--out", tmp_path / place)
+    test_cli.assert_three_lines(said, 8, "a folder is needed")
+
+
+def test_more_tasks_than_a_similarity_can_hold_are_refused(run, metarun_):
+    assert metarun_("embed", run, "--tasks", 1_000_000).code == 2
 
 
 def test_without_scikit_learn_tsne_says_what_to_install(monkeypatch):
@@ -208,6 +266,15 @@ def test_tsne_keeps_groups_that_lie_apart_together():
     kind = np.repeat([0, 1], 20)
     vectors = 20.0 * kind[:, None] + np.random.default_rng(0).standard_normal((40, 3))
     assert embedding.nearest_shares(embedding.by_tsne(vectors), kind, "euclidean").all()
+
+
+def test_tsne_takes_one_dimension_and_refuses_vectors_that_are_all_the_same():
+    pytest.importorskip("sklearn")
+    kind = np.repeat([0, 1], 20)
+    line = 20.0 * kind[:, None] + np.random.default_rng(0).standard_normal((40, 1))
+    assert embedding.nearest_shares(embedding.by_tsne(line), kind, "euclidean").mean() > 0.9
+    with pytest.raises(errors.UsageError, match="the same vector"):
+        embedding.by_tsne(np.ones((40, 3)))
 
 
 def test_a_fact_with_many_values_and_one_along_a_scale_are_drawn(tmp_path):

@@ -244,6 +244,24 @@ def test_a_run_that_diverges_at_once_says_that_there_is_no_checkpoint(tmp_path):
     assert len(lines(tmp_path / "run")) == 1
 
 
+def test_a_stage_that_is_fitted_to_what_is_not_finite_says_so_before_others_build_on_it(tmp_path):
+    stages = """
+task: {name: sinusoid, shots: 3, queries: 3}
+stages:
+  - name: maml
+    model: {name: mlp, hidden: [4]}
+    algorithm: {name: maml}
+    training: {steps: 1, tasks_per_step: 2}
+  - name: embedding
+    model: {name: mlp, hidden: [4]}
+    algorithm: {name: task_embedding, source: adapted, scaling: none, adapted_lr: 1.0e+20, dimensions: 2}
+    training: {steps: 1, tasks_per_step: 4}
+accelerator: {platform: cpu, devices: 1}
+"""
+    with pytest.raises(errors.DivergedError, match="the stage embedding begins with weights that are not"):
+        train(tmp_path / "run", stages)
+
+
 def test_a_run_that_fails_says_so_and_keeps_the_traceback_in_its_log(tmp_path, monkeypatch):
     def broken(*_):
         raise RuntimeError("this is what went wrong")

@@ -439,10 +439,33 @@ WRONG = {
     "lion,lion": ("lion is related to itself", ", line 1"),
     "lion,cat\ncat,lion": ("cat and lion are related in line 1 already", ", line 2"),
     "lion,cat\ntigre,cat": ("has no tigre", ", line 2"),
+    "lion,cat,1e300": ("1e300 is no weight", ", line 1"),  # infinity in float32
+    'lion,"cat\ntiger,cat': ("no line of CSV", ", line 1"),
+    "lion,cat\x1b[31m": ("characters that cannot be printed", ", line 1"),
     "oak,tree\nelm,tree": ("no edge names a class", "edges.csv"),
     "# nothing": ("has no edges", "edges.csv"),
     "": ("has no edges", "edges.csv"),
 }
+
+
+def test_a_quotation_mark_in_a_comment_does_not_hide_the_lines_after_it(tmp_path):
+    (tmp_path / "edges.csv").write_text('# big, "wild\nlion,cat\ntiger,cat\n')
+    assert [edge.line for edge in _edge_list.read(tmp_path / "edges.csv", NAMES)] == [2, 3]
+
+
+def test_a_checkpoint_does_not_fit_an_edge_list_of_other_concepts(tmp_path):
+    file = tmp_path / "edges.csv"
+    shapes = []
+    for text in (
+        "lion,a\ntiger,a\ncat,b\nfox,b\n",
+        "lion,c\ncat,c\ntiger,d\nfox,d\n",
+        "lion,a\ntiger,a\ncat,a\nfox,a\n",
+    ):
+        file.write_text(text)
+        graph = _graph.build(str(file), objective(), False, "test")
+        parts = _graph.init(graph, 1, jnp.ones((5, 2)), jnp.arange(5))
+        shapes.append(jax.tree.map(jnp.shape, parts))
+    assert shapes[0] == shapes[1] != shapes[2]
 
 
 @pytest.mark.parametrize("text", WRONG)

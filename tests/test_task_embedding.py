@@ -336,13 +336,19 @@ def test_the_discriminator_and_the_encoder_do_not_move_each_other():
         assert not any(np.abs(leaf).any() for leaf in jax.tree.leaves(slopes[still]))
 
 
-def test_without_divergence_and_noise_the_bound_is_the_loss_of_all_examples():
-    case = make_case("regression", source="variational", divergence_weight=0.0)
-    episode = one(case.episodes, 0)
-    loss, metrics = case.algorithm.loss(case.weights, episode, KEY)
-    weighted = make_case("regression", source="variational", divergence_weight=2.0)
-    heavier, _ = weighted.algorithm.loss(case.weights, episode, KEY)
-    np.testing.assert_allclose(heavier - loss, 2 * metrics["divergence"] / 12, rtol=1e-4)
+def test_the_bound_is_the_loss_of_all_examples_at_a_drawn_vector_and_a_share_of_the_divergence():
+    case = make_case("regression", source="variational", divergence_weight=2.0)
+    episode, trained = one(case.episodes, 0), case.weights.trained
+    loss, _ = case.algorithm.loss(case.weights, episode, KEY)
+    shape = _encoder.Shape(3, 8, 2, True, None)
+    mean, deviation = _encoder.encode(shape, case.model, trained, episode.support)
+    drawn = mean + deviation * jax.random.normal(KEY, mean.shape)
+    missed = [
+        _encoder.decode(shape, case.model, trained, drawn, episode.support, part.inputs) - part.targets
+        for part in (episode.support, episode.query)
+    ]
+    expected = np.mean(np.square(missed)) + 2 * _encoder.divergence(mean, deviation) / (6 + 6)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
 
 
 # What is refused
@@ -371,8 +377,15 @@ def test_class_means_of_numbers_and_a_missing_stage_are_refused():
 
 @pytest.mark.parametrize("options", [{"clusters": 30}, {"source": "collaborative", "probes": 30}])
 def test_fewer_tasks_than_clusters_or_probes_are_refused(options):
-    with pytest.raises(errors.ConfigError, match="need as many training tasks"):
+    with pytest.raises(errors.ConfigError, match=r"30 (clusters|probes) need at least 30 training tasks"):
         Case("regression", **options)
+
+
+def test_one_task_has_no_principal_components():
+    with pytest.raises(errors.ConfigError, match="components need at least 2 training tasks"):
+        task_embedding.refuse_few(task_embedding.Config(), 1)
+    task_embedding.refuse_few(task_embedding.Config(), 2)
+    task_embedding.refuse_few(task_embedding.Config(reduction="none"), 1)
 
 
 def test_a_last_layer_of_another_size_is_refused():

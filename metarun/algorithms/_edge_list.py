@@ -18,6 +18,7 @@ from typing import NamedTuple
 from metarun.errors import DataError
 
 MOST_BYTES = 1 << 26  # of the file
+LARGEST = 1e30  # weight of an edge, and one over it the smallest: float32 holds both
 LAYOUT = "write MEMBER,CONCEPT or MEMBER,CONCEPT,WEIGHT on every line"
 
 
@@ -36,14 +37,8 @@ def read(path: Path, names: Collection[str]) -> list[Edge]:
     Raises:
       DataError: names the file, and the line where there is one.
     """
-    rows = csv.reader(read_lines(path), skipinitialspace=True)
-    edges: list[Edge] = []
-    try:
-        for row in rows:
-            if row and not row[0].startswith("#") and any(map(str.strip, row)):
-                edges.append(read_edge([cell.strip() for cell in row], path, rows.line_num))
-    except csv.Error as error:
-        raise refused(f"this is no line of CSV: {error}", path, rows.line_num, LAYOUT) from error
+    lines = enumerate(read_lines(path), 1)
+    edges = [read_edge(cells, path, line) for line, text in lines if (cells := split(text, path, line))]
     if not edges:
         raise DataError("the edge list has no edges", str(path), LAYOUT)
     refuse_repeats(edges, path)
@@ -63,7 +58,7 @@ def read_lines(path: Path) -> list[str]:
         raise DataError(
             "there is no such edge list",
             str(path),
-            "set graph to none, to family, or to the path of a CSV file",
+            "put the file there, or train with graph set to none, to family, or to the path of a CSV file",
         ) from error
     except OSError as error:
         what = f"the edge list cannot be read: {error.strerror or error}"
@@ -73,10 +68,27 @@ def read_lines(path: Path) -> list[str]:
     return text.splitlines()
 
 
+def split(text: str, path: Path, line: int) -> list[str]:
+    """The values of one line; none of an empty one and of a comment.
+
+    Lines are read one by one: a quotation mark without its other half would take the lines after it for its text.
+    """
+    if text.lstrip().startswith("#"):
+        return []
+    try:
+        rows = list(csv.reader([text], skipinitialspace=True, strict=True))
+    except csv.Error as error:
+        raise refused(f"this is no line of CSV: {error}", path, line, LAYOUT) from error
+    cells = [cell.strip() for row in rows for cell in row]
+    return cells if any(cells) else []
+
+
 def read_edge(cells: list[str], path: Path, line: int) -> Edge:
     """One line."""
     if len(cells) not in (2, 3) or not all(cells):
         raise refused(f"{len(cells)} values, or an empty one, are no edge", path, line, LAYOUT)
+    if not "".join(cells).isprintable():
+        raise refused("a name has characters that cannot be printed", path, line, "write names of text alone")
     member, concept = cells[:2]
     if member == concept:
         raise refused(f"{member} is related to itself", path, line, "take the line out")
@@ -84,9 +96,10 @@ def read_edge(cells: list[str], path: Path, line: int) -> Edge:
         weight = float(cells[2]) if len(cells) == 3 else 1.0
     except ValueError:
         weight = math.nan
-    if not 0 < weight < math.inf:
+    if not 1 / LARGEST <= weight <= LARGEST:
         what = f"{cells[2]} is no weight of an edge"
-        raise refused(what, path, line, "give a number above 0, or leave it out for 1")
+        remedy = f"give a number from {1 / LARGEST:g} to {LARGEST:g}, or leave it out for 1"
+        raise refused(what, path, line, remedy)
     return Edge(member, concept, weight, line)
 
 

@@ -124,6 +124,8 @@ def init(
         "receivers": jnp.asarray(graph.receivers),
         "kinds": jnp.asarray(graph.kinds),
         "weights": jnp.asarray(graph.weights, vectors.dtype),
+        # [node], 0 known, 1 concept: so the checkpoint does not fit an edge list of other concepts
+        "ranks": jnp.int32(jnp.arange(graph.nodes) >= known),
     }
     filled, present = propagate(graph, trained, frozen, steps, counts == 0, refilled=True)
     inferred = jnp.where(present[:known, None], filled[:known], vectors.mean(axis=0)[None])
@@ -144,7 +146,7 @@ def propagate(
     are out of the graph with all their edges.
     """
     senders, receivers = frozen["senders"], frozen["receivers"]
-    concepts = graph.nodes - graph.relations.known
+    concepts = len(frozen["ranks"]) - graph.relations.known
     present = jnp.pad(~absent, (0, concepts))
     barred = jnp.pad(absent & (not refilled), (0, concepts))
     vectors = jnp.pad(trained["nodes"], ((0, concepts), (0, 0)))
@@ -179,7 +181,7 @@ def smooth(
         absent = absent.at[hidden].set(True)
     nodes, present = propagate(graph, trained, frozen, steps, absent)
     scale = spread(nodes, present)
-    attention = attend(trained, vectors, nodes, present, jnp.arange(graph.nodes) >= known, scale)
+    attention = attend(trained, vectors, nodes, present, frozen["ranks"] > 0, scale)
     message = attention @ nodes
     distance = jnp.square(vectors - message).sum(axis=1, keepdims=True) / scale
     gate = jax.nn.sigmoid(trained["gate"][None] + trained["gate_distance"] * distance)

@@ -5,13 +5,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from metarun import base, errors, trees
 from metarun.algorithms import _conditioning, _features, _graph
 
-LEAST_DEVIATION = (
-    1e-6  # of an embedding over tasks: below it a number is the same in all, and stays about zero
-)
+LEAST_DEVIATION = 1e-6  # of a number over tasks, as a share of the largest: below it all tasks have the same
 
 
 class Vectors(NamedTuple):
@@ -84,8 +83,7 @@ def of_stage(name: str, stage: base.Algorithm) -> Vectors:
 
     def init(key, episodes: base.Episode, earlier):
         found = jax.vmap(embedding, in_axes=(None, 0))(earlier[name], episodes.support)
-        deviation = jnp.maximum(found.std(axis=0), LEAST_DEVIATION)
-        frozen = {"stage": earlier[name], "mean": found.mean(axis=0), "deviation": deviation}
+        frozen = {"stage": earlier[name], "mean": found.mean(axis=0), "deviation": deviations(found)}
         return base.Weights({}, frozen), found.shape[-1]
 
     def read(weights: base.Weights, support: base.Examples):
@@ -93,6 +91,17 @@ def of_stage(name: str, stage: base.Algorithm) -> Vectors:
         return (embedding(frozen["stage"], support) - frozen["mean"]) / frozen["deviation"]
 
     return Vectors(init, read)
+
+
+def deviations(vectors: Float[Array, "task embed"]) -> Float[Array, "embed"]:
+    """The deviation of each number over the tasks; the largest of them for a number that all tasks share.
+
+    Such a number may differ in other tasks, and would be huge there in units of its own deviation. Where all numbers
+    are shared, as by a single task, they are 1.
+    """
+    own = vectors.std(axis=0)
+    largest = own.max()
+    return jnp.where(own > LEAST_DEVIATION * largest, own, jnp.where(largest > 0, largest, 1))
 
 
 def smoothed(plain: Vectors, graph: _graph.Graph, steps: int) -> Vectors:

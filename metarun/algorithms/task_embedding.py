@@ -61,7 +61,7 @@ class Config:
     scaling: Literal["none", "unit", "logarithm"] = "unit"  # of a long vector, before PCA; unit: length 1;
     # logarithm: sign(v)·log(1 + |v|/mean |v|)
     reduction: Literal["pca", "none"] = "pca"  # of long vectors, of gradient, fisher, adapted and prototype
-    dimensions: Annotated[int, AtLeast(1)] = 16  # of the vector, except with reduction none
+    dimensions: Annotated[int, AtLeast(1), AtMost(4096)] = 16  # of the vector, except with reduction none
     variance: Annotated[float, Above(0), AtMost(1)] | None = None  # share that PCA keeps; null: all of it.
     # The components beyond are zero: a compiled program must know the length
     whiten: bool = False  # each principal component at a variance of 1
@@ -275,12 +275,17 @@ def batched(function, supports: base.Examples, at_once: int = 32):
 
 
 def refuse_few(config: Config, tasks: int) -> None:
-    """Raise ConfigError where there are fewer training tasks than clusters or probes."""
-    needs = {"clusters": config.clusters or 0, "probes": config.probes * (config.source == "collaborative")}
+    """Raise ConfigError where there are fewer training tasks than clusters or probes, or one without variance."""
+    reduced = config.source in REDUCED and config.reduction == "pca"
+    needs = {
+        f"{config.clusters} clusters": config.clusters or 0,
+        f"{config.probes} probes": config.probes * (config.source == "collaborative"),
+        "principal components": 2 * reduced,
+    }
     for name, wanted in needs.items():
         if tasks < wanted:
             raise errors.ConfigError(
-                f"{wanted} {name} need as many training tasks, and the stage is fitted to {tasks}",
+                f"{name} need at least {wanted} training tasks, and the stage is fitted to {tasks}",
                 "training.tasks_per_step",
                 f"set tasks_per_step of the stage to {wanted} or more, several times that if you can",
             )

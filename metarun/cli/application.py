@@ -194,7 +194,7 @@ def embed(
     split: Annotated[
         str | None, typer.Option(help="train, validation or test. Default: as evaluated.")
     ] = None,
-    tasks: Annotated[int, typer.Option(min=2, help="How many frozen tasks.")] = 400,
+    tasks: Annotated[int, typer.Option(min=2, max=10_000, help="How many frozen tasks.")] = 400,
     distance: Annotated[str, typer.Option(help="Of vectors: euclidean or cosine.")] = "euclidean",
     support: Annotated[
         Path | None, typer.Option(help="A support of your own, as of predict: which tasks is it like?")

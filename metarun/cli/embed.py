@@ -17,7 +17,10 @@ from metarun.embedding import EmbeddedRun
 from metarun.runs import files, pictures
 
 SHOWN_FACTS = 4  # columns of the picture
-NAMED_VALUES = 10  # of a fact in a legend; more could not be told apart by colour
+MARKS = [(f"C{colour}", marker) for marker in "o^" for colour in range(10)]  # of values in a legend, at most
+LINED_GROUPS = 40  # parts of the similarity that are set apart by lines; more would cover it
+LABELS = 45  # that fit beside the similarity, one under the other
+LONGEST = 24  # letters of a name in a picture
 
 
 def refuse_distance(distance: str) -> None:
@@ -48,13 +51,20 @@ def neighbours(
     """{"support", "nearest"}: the known tasks that a support of somebody's own is like, with their facts.
 
     Raises:
-      MetarunError: what is wrong with the examples.
+      MetarunError: what is wrong with the examples, or DivergedError: their vector is not finite.
     """
     run = prediction.load(path, stage=found.stage, overrides=overrides)
     learner: Any = run.adapt(read_support(run, support)).state
+    vector = np.asarray(learner.embedding)
+    if not np.isfinite(vector).all():
+        raise errors.DivergedError(
+            "the vector of the support has numbers that are not finite",
+            str(support),
+            "look for examples that are far from those of the training",
+        )
     rows = [
         {"task": task, "distance": apart, "facts": facts_of(found, task)}
-        for task, apart in embedding.nearest(found.tasks, np.asarray(learner.embedding), count, distance)
+        for task, apart in embedding.nearest(found.tasks, vector, count, distance)
     ]
     return {"support": str(support), "nearest": rows}
 
@@ -150,9 +160,8 @@ def draw_map(figure, found: EmbeddedRun, planes: Mapping[str, np.ndarray], shown
         for axes, name in zip(row, shown or [""], strict=True):
             draw_points(axes, points, found, name)
             axes.set(title=f"{projection}, by {name}" if name else projection, xticks=[], yticks=[])
-    figure.suptitle(
-        f"{len(found.tasks.vectors)} tasks of the {found.split} split, as stage {found.stage} sees them"
-    )
+    title = f"{len(found.tasks.vectors)} tasks of the {found.split} split, as stage {found.stage} sees them"
+    figure.suptitle(title, wrap=True)
 
 
 def draw_points(axes, points: np.ndarray, found: EmbeddedRun, name: str) -> None:
@@ -166,14 +175,21 @@ def draw_points(axes, points: np.ndarray, found: EmbeddedRun, name: str) -> None
         drawn = axes.scatter(*points.T, c=values, s=9, cmap="viridis")
         axes.figure.colorbar(drawn, ax=axes)
         return
-    if len(known) > NAMED_VALUES:
+    if len(known) > len(MARKS):
         axes.scatter(*points.T, c=np.searchsorted(known, values) % 20, s=9, cmap="tab20")
         axes.set_xlabel(f"{len(known)} values, in turns of 20 colours")
         return
-    for value in known:
-        label = found.names[name][int(value)] if name in found.names else f"{value}"
-        axes.scatter(*points[values == value].T, s=9, label=label)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=8, markerscale=2)
+    for value, label, (colour, marker) in zip(known, value_names(found, name, known), MARKS, strict=False):
+        axes.scatter(*points[values == value].T, s=9, label=label, color=colour, marker=marker)
+    beside: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0)}
+    axes.legend(**beside, frameon=False, fontsize=8, markerscale=2, labelspacing=0.3)
+
+
+def value_names(found: EmbeddedRun, name: str, values: np.ndarray) -> list[str]:
+    """What values of a fact are called in a picture, at most LONGEST letters each."""
+    known = [found.names[name][int(value)] if name in found.names else f"{value}" for value in values]
+    half = LONGEST // 2  # names are told apart at the end as often as at the beginning
+    return [label if len(label) <= LONGEST else f"{label[: half - 1]}…{label[-half:]}" for label in known]
 
 
 def draw_similarity(figure, found: EmbeddedRun, alike: np.ndarray, shown: list[str]) -> None:
@@ -187,13 +203,21 @@ def draw_similarity(figure, found: EmbeddedRun, alike: np.ndarray, shown: list[s
     axes.set(title=title, xticks=[], yticks=[])
     if shown and values.dtype.kind != "f":
         known, starts, counts = np.unique(values[order], return_index=True, return_counts=True)
-        names = [
-            found.names[shown[0]][int(value)] if shown[0] in found.names else f"{value}" for value in known
-        ]
-        axes.set_yticks(starts + counts / 2, names, fontsize=8)
-        for start in starts[1:]:
+        middles = starts + (counts - 1) / 2
+        kept = with_room(middles, counts, len(alike) / LABELS)
+        axes.set_yticks(middles[kept], value_names(found, shown[0], known[kept]), fontsize=8)
+        for start in starts[1:] if len(known) <= LINED_GROUPS else ():
             axes.axhline(start - 0.5, color="black", linewidth=0.5)
             axes.axvline(start - 0.5, color="black", linewidth=0.5)
+
+
+def with_room(places: np.ndarray, sizes: np.ndarray, room: float) -> np.ndarray:
+    """Which of the rising places get a label: `room` apart at least, those of the largest groups first."""
+    kept: list[int] = []
+    for index in np.argsort(-sizes, kind="stable"):
+        if all(abs(places[index] - places[other]) >= room for other in kept):
+            kept.append(int(index))
+    return np.array(sorted(kept))
 
 
 def print_report(summary: dict[str, Any]) -> None:

@@ -78,11 +78,12 @@ class RunDirectory:
         Raises RunDirectoryError if another process holds it, if there is a run and `resume` is false, or
         if the folder holds something that is no run.
         """
-        try:
-            with files.storage_errors(path):
+        with files.storage_errors(path):
+            try:
                 path.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise errors.RunDirectoryError("this is a file", str(path), "choose another --run-dir") from error
+            except (FileExistsError, NotADirectoryError) as error:
+                what = "this is a file"
+                raise errors.RunDirectoryError(what, str(path), "choose another --run-dir") from error
         _refuse_foreign(path)
         lock = _lock(path)
         try:

@@ -14,8 +14,9 @@ from metarun.runs import strict_json
 
 TEMPORARY = ".temporary-"  # starts the name of everything that may be thrown away after a crash
 
-_FREE_SPACE = "free some space, or choose another place with --run-dir; what was saved before is intact"
-_PERMISSIONS = "check the owner and the permissions, or choose another place with --run-dir"
+_FREE_SPACE = "free some space, or choose another place; what was saved before is intact"
+_PERMISSIONS = "check the owner and the permissions, or choose another place"
+_KIND = "choose another place, or move away what is there"
 _HARDWARE = "check the disk and its mount; what was saved before is intact"
 _CAUSES = {
     errno.ENOSPC: ("the disk is full", _FREE_SPACE),
@@ -25,8 +26,11 @@ _CAUSES = {
     errno.EPERM: ("operation not permitted", _PERMISSIONS),
     errno.EROFS: ("the disk is mounted read-only", _PERMISSIONS),
     errno.ENOENT: ("the folder is gone", "do not move or remove a run while it is written"),
-    errno.ENAMETOOLONG: ("the path is too long", "choose a shorter place with --run-dir"),
-    errno.ENOLCK: ("the file system does not support locks", "choose a local disk with --run-dir"),
+    errno.EEXIST: ("a file is there, and a folder is needed", _KIND),
+    errno.ENOTDIR: ("a file is on the way, and a folder is needed", _KIND),
+    errno.EISDIR: ("a folder is there, and a file is needed", _KIND),
+    errno.ENAMETOOLONG: ("the path is too long", "choose a shorter place"),
+    errno.ENOLCK: ("the file system does not support locks", "choose a local disk"),
     errno.EMFILE: ("too many open files", "raise `ulimit -n`"),
     errno.EIO: ("input/output error", _HARDWARE),
     errno.ESTALE: ("the network file system lost the file", _HARDWARE),
