@@ -73,9 +73,9 @@ def evaluate(
         root / directory.CONFIG, [*overrides, *([f"evaluation.split={split}"] if split else [])]
     )
     differences.refuse_other_changes(config.load(root / directory.CONFIG), run_config)
+    index = stage_index(run_config, root, asked, stage)
     device = parallel.select(run_config.accelerator)[0]
     problem = prepare(run_config, device)
-    index = stage_index(run_config, root, asked, stage)
     trained = restore_stages(run_config, root, asked, problem, device, index + 1)
     if asked is not None or stage is not None:
         name = run_config.stages[index].name

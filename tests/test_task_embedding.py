@@ -258,6 +258,13 @@ def test_kmeans_finds_clusters_that_lie_apart():
     np.testing.assert_allclose(clusters.variance, np.square(vectors - means[owner]).mean(), rtol=1e-4)
 
 
+def test_coordinates_that_no_task_has_do_not_make_a_membership_sharper():
+    vectors = jnp.asarray(np.random.default_rng(1).standard_normal((20, 3)), jnp.float32)
+    padded = jnp.pad(vectors, ((0, 0), (0, 5)))
+    found, plain = (_reduction.fit_clusters(KEY, some, 4) for some in (padded, vectors))
+    np.testing.assert_allclose(found.variance, plain.variance, rtol=1e-6)
+
+
 def test_membership_is_one_hot_or_the_posterior_of_normal_distributions():
     clusters = _reduction.Clusters(jnp.array([[0.0], [2.0]]), jnp.array(0.5))
     vector = jnp.array([0.5])

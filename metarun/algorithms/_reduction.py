@@ -22,7 +22,9 @@ class Clusters(NamedTuple):
     """Spherical clusters of one size."""
 
     centres: Float[Array, "cluster embed"]
-    variance: Float[Array, ""]  # of a coordinate around its centre, the mean over all
+    variance: Float[
+        Array, ""
+    ]  # of a coordinate around its centre, the mean over those in which the tasks differ
 
 
 def fit_components(
@@ -86,7 +88,8 @@ def fit_clusters(key: PRNGKeyArray, vectors: Float[Array, "task embed"], count: 
     first = vectors[jax.random.randint(key, (), 0, len(vectors))]
     centres = jax.lax.fori_loop(1, count, spread, jnp.tile(first, (count, 1)))
     centres = jax.lax.fori_loop(0, ROUNDS, settle, centres)
-    return Clusters(centres, squares(centres).min(axis=1).mean() / vectors.shape[1])
+    used = jnp.any(vectors != vectors[:1], axis=0).sum()  # components beyond those of the tasks are zero
+    return Clusters(centres, squares(centres).min(axis=1).mean() / jnp.maximum(used, 1))
 
 
 def membership(clusters: Clusters, vector: Float[Array, "embed"], hard: bool) -> Float[Array, "cluster"]:
