@@ -124,9 +124,11 @@ class StageRun:
 
     def refuse_not_finite(self, weights: base.Weights) -> None:
         """Raise DivergedError where the stage begins with an infinity or a NaN: its steps may never look at it."""
-        if not jax.jit(trees.all_finite)(weights):
+        all_finite = jax.jit(trees.all_finite)
+        if not all_finite(weights):
+            finite = [bool(all_finite(population.take(weights, position))) for position in self.positions]
             raise errors.DivergedError(
-                f"the stage {self.stage.name} begins with weights that are not finite",
+                f"the stage {self.stage.name} begins with weights that are not finite{self.of_which(finite)}",
                 str(self.session.run.path),
                 "lower the rate of the steps that it is fitted by, such as adapted_lr, or look at earlier stages",
             )
@@ -248,16 +250,19 @@ class StageRun:
         self.saved.wait()
         good = self.saved.newest_valid()
         kept = f"the checkpoint of step {good.step} is intact" if good else "there is no checkpoint yet"
-        pairs = zip(self.positions, finite.ravel(), strict=True)
-        diverged = [self.spoken(position) for position, flag in pairs if position and not flag]
-        of_all = f" of {len(self.positions)}" if diverged else ""
-        named = ", ".join([*diverged[:NAMED], *["…"] * (len(diverged) > NAMED)])
-        which = f", of {named} ({len(diverged)}{of_all})" if diverged else ""
+        which = self.of_which(finite.ravel().tolist())
         return errors.DivergedError(
             f"the loss or the update is not finite in stage {self.stage.name}, step {step}{which}",
             f"{self.session.run.path} ({kept})",
             "lower algorithm.inner_lr or training.optimizer.learning_rate, or set training.clip_value or clip_norm",
         )
+
+    def of_which(self, finite: list[bool]) -> str:
+        """`, of replica 1 (seed 3) member 2 (1 of 6)`: the learners that are not finite; nothing of a single one."""
+        pairs = zip(self.positions, finite, strict=True)
+        diverged = [self.spoken(position) for position, flag in pairs if position and not flag]
+        named = ", ".join([*diverged[:NAMED], *["…"] * (len(diverged) > NAMED)])
+        return f", of {named} ({len(diverged)} of {len(self.positions)})" if diverged else ""
 
     def spoken(self, position: population.Position) -> str:
         """`replica 2 (seed 2) member 0`."""

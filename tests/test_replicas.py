@@ -246,20 +246,32 @@ def test_without_replicas_and_copies_the_state_has_no_axis_more(singles):
     assert shapes["state.weights.trained['head']['bias']"] == (1,)
 
 
-def test_one_diverged_replica_ends_the_run_and_is_named(tmp_path, monkeypatch):
+def spoil(monkeypatch, spoiled) -> None:
+    """Let stages begin with what `spoiled` makes of the state, in which it may reach each learner's arrays."""
     start = training.initial_states
+    monkeypatch.setattr(training, "initial_states", lambda *arguments: spoiled(start(*arguments)))
 
-    def spoil(*arguments):
-        state = start(*arguments)
-        spoiled = jax.tree.map(lambda leaf: leaf.at[1, 2].set(math.nan), state.weights.trained)
-        return state._replace(weights=state.weights._replace(trained=spoiled))
 
-    monkeypatch.setattr(training, "initial_states", spoil)
+def with_a_nan(tree):
+    """The floating arrays with a NaN for member 2 of replica 1."""
+    return jax.tree.map(lambda leaf: leaf.at[1, 2].set(math.nan) if leaf.dtype == np.float32 else leaf, tree)
+
+
+def test_one_diverged_replica_ends_the_run_and_is_named(tmp_path, monkeypatch):
+    spoil(monkeypatch, lambda state: state._replace(optimizer=with_a_nan(state.optimizer)))
     with pytest.raises(errors.DivergedError) as refusal:
         train(tmp_path / "run", BOTH)
     assert refusal.value.exit_code == 7
     assert refusal.value.what.endswith("stage base, step 1, of replica 1 (seed 3) member 2 (1 of 6)")
     assert len(rows_of(tmp_path / "run", step=1)) == 6  # what the others did is written, too
+
+
+def test_a_replica_that_begins_with_a_nan_is_named_before_a_step(tmp_path, monkeypatch):
+    spoil(monkeypatch, lambda state: state._replace(weights=with_a_nan(state.weights)))
+    with pytest.raises(
+        errors.DivergedError, match=r"stage base begins .* of replica 1 \(seed 3\) member 2 \(1 of 6\)"
+    ):
+        train(tmp_path / "run", BOTH)
 
 
 def test_of_many_diverged_members_some_are_named_and_all_are_counted(tmp_path):
