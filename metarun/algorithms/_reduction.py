@@ -22,9 +22,7 @@ class Clusters(NamedTuple):
     """Spherical clusters of one size."""
 
     centres: Float[Array, "cluster embed"]
-    variance: Float[
-        Array, ""
-    ]  # of a coordinate around its centre, the mean over those in which the tasks differ
+    variance: Float[Array, ""]  # of a coordinate around its centre, the mean over those that differ at all
 
 
 def fit_components(

@@ -13,9 +13,10 @@ own algorithm, and answer its query. With the share α of matching in the loss, 
 What is distilled is what the algorithms of the named stages do, so that teacher and student may be of different
 algorithms and models. `teachers` with several stages, or one that has copies, are an ensemble, whose probabilities
 are averaged at the temperature T. `student` is an earlier stage: with `start: fresh` the student begins anew as that
-stage did, with `start: trained` where it ended. That stage is thus the control: the same student after as many steps
-without a teacher. Born-again networks (Furlanello et al. 2018, 1805.04770) are a chain of stages, each
-with the one before as `teachers` and the first as `student`.
+stage did, with `start: trained` where it ended. That stage is thus the control, the same student after as many steps
+without a teacher; with `draws_as: student` in this stage both have the same first weights and the same tasks.
+Born-again networks (Furlanello et al. 2018, 1805.04770) are a chain of stages, each with the one before as `teachers`
+and the first as `student`.
 
 With `student_shots` the teachers adapt to the whole support and the student to a part of it: evaluate it with
 `evaluation.shots`. With `share: 0` nothing is distilled, which is the control of such a student.

@@ -18,6 +18,8 @@ LAST_SEED = 2**32 - 1
 Seed = Annotated[int, Between(0, LAST_SEED)]
 Mode = Literal["inductive", "transductive"]  # which examples' batch statistics normalise the query:
 # the support's, or its own
+# Groups of parts; each is updated by the gradient at what those before it have become, on the same tasks.
+Turns = tuple[tuple[str, ...], ...]
 ADAM = Selection("adam", Adam())
 
 
@@ -45,10 +47,7 @@ class Training:
     clip_norm: Annotated[float, Above(0)] | None = None  # largest norm of the outer gradient; null: any
     clip_value: Annotated[float, Above(0)] | None = None  # largest entry of the outer gradient; null: any
     part_rates: tuple[PartRate, ...] = ()  # parts that learn slower or faster than the rest; empty: none
-    turns: tuple[
-        tuple[str, ...], ...
-    ] = ()  # groups of parts that are updated one after the other, each by the
-    # gradient at what those before it have become, on the same tasks; empty: all at once
+    turns: Turns = ()  # groups of parts that are updated one after the other; empty: all at once
     mode: Mode = "inductive"  # what normalises the query during training
     task_chunk: Count | None = None  # tasks computed at once on a device, divides tasks_per_step; null: all
     chunk: Count | None = None  # steps between two returns to the host, never changes results;
@@ -80,10 +79,8 @@ class Stage:
     algorithm: Annotated[Selection, Kind("algorithm")]
     training: Training
     copies: Count | None = None  # members trained side by side, with other random numbers; null: one learner
-    draws_as: str | None = (
-        None  # an earlier stage whose random numbers this one draws, too: the same tasks and, of the
-    )
-    # same model, the same first weights, which makes the two a pair; null: its own
+    draws_as: str | None = None  # an earlier stage whose random numbers this one has; null: its own.
+    # The same tasks then and, of the same model, the same first weights: the two are a pair
 
     def __post_init__(self) -> None:
         if not re.fullmatch("[a-z][a-z0-9_-]{0,63}", self.name):
