@@ -53,7 +53,8 @@ def test_a_run_without_validation_leaves_the_curves_of_training(tmp_path, monkey
     assert_picture(folder / "maml-curves.png", 1080, 456)
 
 
-def test_predictors_are_sorted_by_their_inner_steps(tmp_path, monkeypatch):
+def predictors_of(path, monkeypatch, *overrides: str) -> dict:
+    """What the picture of an episode is drawn with."""
     seen = {}
 
     def keep(session, index, weights, support, make=run_pictures.make_predictors):
@@ -61,20 +62,18 @@ def test_predictors_are_sorted_by_their_inner_steps(tmp_path, monkeypatch):
         return dict(seen)
 
     monkeypatch.setattr(run_pictures, "make_predictors", keep)
-    train(tmp_path / "run", SINGLE, "training.steps=4", "evaluation.inner_steps=[10, 2]")
+    train(path, SINGLE, *overrides)
+    return seen
+
+
+def test_predictors_are_sorted_by_their_inner_steps(tmp_path, monkeypatch):
+    seen = predictors_of(tmp_path / "run", monkeypatch, "training.steps=4", "evaluation.inner_steps=[10, 2]")
     assert list(seen) == [0, 1, 2, 10]
     assert all(predict(np.zeros((3, 1), np.float32)).shape == (3, 1) for predict in seen.values())
 
 
 def test_a_learner_without_inner_steps_has_one_predictor_without_a_number(tmp_path, monkeypatch):
-    seen = {}
-
-    def keep(session, index, weights, support, make=run_pictures.make_predictors):
-        seen.update(make(session, index, weights, support))
-        return dict(seen)
-
-    monkeypatch.setattr(run_pictures, "make_predictors", keep)
-    train(tmp_path / "run", SINGLE, "training.steps=1", "algorithm={name: pretrain}")
+    seen = predictors_of(tmp_path / "run", monkeypatch, "training.steps=1", "algorithm={name: pretrain}")
     assert list(seen) == [None]
 
 
