@@ -51,7 +51,13 @@ def curve_names(rows: list[dict[str, Any]], objective_first: str) -> list[str]:
 
 def curves_size(rows: list[dict[str, Any]], selection: str) -> tuple[float, float]:
     """Inches of a figure of `draw_curves`."""
-    return 9.0, 3.8 * max(1, -(-len(curve_names(rows, selection)) // COLUMNS))
+    return 9.0, 3.8 * grid(len(curve_names(rows, selection)))[0]
+
+
+def grid(panels: int) -> tuple[int, int]:
+    """Rows and columns: no more rows than needed, and then no more columns."""
+    rows = max(1, -(-panels // COLUMNS))
+    return rows, max(1, -(-panels // rows))
 
 
 def draw_curves(figure: Figure, rows: list[dict[str, Any]], selection: str) -> None:
@@ -59,8 +65,7 @@ def draw_curves(figure: Figure, rows: list[dict[str, Any]], selection: str) -> N
     names = curve_names(rows, selection)
     training = [row for row in rows if row["split"] == "train"]
     validation = [row for row in rows if row["split"] == "validation"]
-    columns = max(1, min(len(names), COLUMNS))
-    panels = figure.subplots(-(-len(names) // columns) or 1, columns, squeeze=False).ravel()
+    panels = figure.subplots(*grid(len(names)), squeeze=False).ravel()
     for axes in panels[max(len(names), 1) :]:
         axes.set_axis_off()
     for axes, name in zip(panels, names, strict=False):
