@@ -215,7 +215,7 @@ def test_only_the_test_split_has_the_ranges_of_the_test(split):
 
 
 def test_training_episodes_are_the_same_whatever_the_test_ranges_are():
-    contracts.assert_close(episodes_of(sinusoid, **WIDER), episodes_of(sinusoid))
+    contracts.assert_close(episodes_of(sinusoid, **WIDER), episodes_of(sinusoid), atol=1e-5)  # of up to 5
 
 
 def test_a_test_range_that_ends_before_it_starts_is_refused():
