@@ -1,6 +1,6 @@
 """From the training section of a config to what the outer step does with a gradient: optax, all at once or in turns."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax
@@ -80,7 +80,7 @@ def part_names(trained: PyTree) -> list[str]:
     return list(trained) if isinstance(trained, dict) else []
 
 
-def refuse_other_parts(turns, trained: PyTree) -> None:
+def refuse_other_parts(turns: Iterable[tuple[str, ...]], trained: PyTree) -> None:
     """Raise ConfigError unless the turns have each part of what is trained."""
     named, parts = {name for turn in turns for name in turn}, part_names(trained)
     wrong = [f"what is trained has no part {name}" for name in sorted(named - set(parts))]
