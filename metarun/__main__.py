@@ -8,9 +8,9 @@ COMPUTING = ("train", "eval", "doctor")  # the commands that are worth a restart
 def main() -> None:
     """Run the command line."""
     if len(sys.argv) > 1 and sys.argv[1] in COMPUTING:
-        from metarun import memory
+        from metarun import large_pages
 
-        memory.use_large_pages()
+        large_pages.use_large_pages()
     from metarun import cli
 
     cli.main()

@@ -1,12 +1,12 @@
-"""The types that every part speaks. No logic; imported by all, imports none of metarun.
+"""The types that all parts share. They hold no logic; every part imports them, and they import no part of metarun.
 
-A task family samples episodes, a model is a pure function of a plain parameter tree, and an algorithm
-is four pure functions, each written for ONE task: callers vmap. Axis names in shapes, everywhere:
+A task family samples episodes, a model is a pure function of a plain parameter tree, and an algorithm is four pure
+functions. Each function is written for ONE task; its caller vmaps. Shapes use these axis names everywhere:
 replica, task, member, way, shot, query, example, step, height, width, channel, token, feature, embed.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 PyTree = Any  # nested tuples, dicts and NamedTuples of arrays
 
@@ -23,60 +23,79 @@ class Episode(NamedTuple):
 
     support: Examples  # what the learner adapts on
     query: Examples  # what it is judged on
-    facts: PyTree = ()  # what the sampler knows of the task (amplitude and phase, global class ids):
-    # for pooled pre-training, pictures and diagnostics; adapt and predict never see it
-
-
-class Relations(NamedTuple):
-    """A knowledge graph of what training knows: its classes, or its kinds of tasks, and the concepts above them.
-
-    The first `known` nodes are the classes of the training split, or the kinds of its tasks. Then come concepts, such
-    as alphabets, and last what a user's own edges may name too, such as the classes of other splits.
-    """
-
-    names: tuple[str, ...]  # of the nodes, all different
-    known: int
-    edges: tuple[tuple[int, int], ...]  # (member, concept), places in `names`
-    of: Callable[[PyTree], Any]  # facts of ONE training episode -> int32 below `known`, which nodes it is of:
-    # [way], its classes, or [], the kind of the task
-    of_tasks: bool = False  # whether the nodes are kinds of tasks, and not classes
-
-
-class Objective(NamedTuple):
-    """What "good" means in a task family."""
-
-    loss: Callable[[PyTree, PyTree], Any]  # (outputs, targets) -> scalar, the mean over the examples
-    training_metrics: Callable[[PyTree, PyTree], dict[str, Any]]
-    # (outputs, targets) -> {name: scalar}: noted at every training step, of the outputs that the loss is taken of
-    metrics: Callable[[Callable[[PyTree], PyTree], Examples], dict[str, Any]]
-    # (predict, query) -> {name: scalar}, in evaluation: gets the adapted predictor, so that a family can decode a
-    # sentence step by step, whatever the algorithm is; with `score`, arrays of any shape
-    selection: str = "loss"  # the metric by which the best checkpoint is chosen, on the validation split
-    higher_is_better: bool = False
-    score: Callable[[Mapping[str, Any]], Mapping[str, float]] | None = None
-    # on the host, for what no compiled program can do: what `metrics` gave of ONE episode, as numpy arrays ->
-    # {name: scalar}, which is what counts then
-    ways: int | None = (
-        None  # classes of an episode, whose targets are labels int32 from 0 to ways - 1, and outputs
-    )
-    # logits [example, way]; None: no classification
-    classes: int | None = (
-        None  # that the training split has in all: then facts["class"], int32 [way] and below this
-    )
-    # number, says in a training episode which of them each way is, for pooled pre-training
-    relations: Relations | None = (
-        None  # between training classes or kinds of tasks, as a prior of what is new; None: none known
-    )
+    # What the sampler knows of the task, such as amplitude and phase, or global class ids. Pooled pre-training,
+    # pictures and diagnostics may read it; `adapt` and `predict` never see it.
+    facts: PyTree = ()
 
 
 class Spec(NamedTuple):
     """The static facts of a task family that a model is built from."""
 
-    input_shape: tuple[
-        int, ...
-    ]  # of one example: (feature,), (height, width, channel), or (token,) of a sequence
-    output_size: int  # ways of a classification, dimensions of a regression, tokens of the target vocabulary
-    vocabulary: int | None = None  # sequences only: inputs are tokens, whole numbers below it
+    # The shape of one example: (feature,), (height, width, channel), or (token,) for a sequence.
+    input_shape: tuple[int, ...]
+    # How many numbers an output has: the ways of a classification, the dimensions of a regression, or the size of the
+    # target vocabulary.
+    output_size: int
+    # What the targets are:
+    #   classes   labels, int32 [example], from 0 to output_size - 1; outputs are logits [example, way]
+    #   numbers   float32 [example, output_size]; outputs have the same shape
+    #   tokens    int32 [example, token] below output_size, 0 for padding; outputs are logits [example, token, output]
+    targets: Literal["classes", "numbers", "tokens"]
+    # Inputs of a sequence are whole numbers below this; None: the inputs are no tokens.
+    vocabulary: int | None = None
+
+    @property
+    def ways(self) -> int | None:
+        """How many classes an episode has; None if the targets are no classes."""
+        return self.output_size if self.targets == "classes" else None
+
+
+class Objective(NamedTuple):
+    """What "good" means in a task family."""
+
+    # (outputs, targets) -> scalar, the mean over the examples
+    loss: Callable[[PyTree, PyTree], Any]
+    # (outputs, targets) -> {name: scalar}, computed at every training step from the outputs that the loss sees
+    training_metrics: Callable[[PyTree, PyTree], dict[str, Any]]
+    # (predict, query) -> {name: scalar}, computed in evaluation. It gets the adapted predictor, so that a family can
+    # decode a sentence token by token, whatever the algorithm is. With `score`, the values are arrays of any shape.
+    metrics: Callable[[Callable[[PyTree], PyTree], Examples], dict[str, Any]]
+    # The metric that chooses the best checkpoint, on the validation split.
+    selection: str = "loss"
+    # The metrics for which a higher value is better; for all others a lower value is.
+    higher_is_better: tuple[str, ...] = ()
+    # Runs on the host, for what no compiled program can do: what `metrics` gave for ONE episode, as numpy arrays ->
+    # {name: scalar}. These scalars then replace what `metrics` gave. None: `metrics` gives the scalars.
+    score: Callable[[Mapping[str, Any]], Mapping[str, float]] | None = None
+
+
+class Relations(NamedTuple):
+    """A knowledge graph over what training knows: its classes or its kinds of tasks, and the concepts above them.
+
+    The first `known` nodes are the classes of the training split, or the kinds of its tasks. Then come concepts, such
+    as alphabets. Last come the names that a user's own edges may also use, such as the classes of other splits.
+    """
+
+    names: tuple[str, ...]  # names of the nodes, all different
+    known: int  # how many nodes training knows
+    edges: tuple[tuple[int, int], ...]  # (member, concept), as places in `names`
+    # Facts of ONE training episode -> int32 below `known`, the nodes that the episode belongs to: [way] for classes,
+    # [] for the kind of the task.
+    locate: Callable[[PyTree], Any]
+    # What the nodes are: the classes of the training split, or the kinds of its tasks.
+    subjects: Literal["classes", "tasks"] = "classes"
+
+
+class Problem(NamedTuple):
+    """The static facts of a task family that an algorithm is built from."""
+
+    spec: Spec
+    objective: Objective
+    # How many classes the training split has in all. Then facts["class"], int32 [way] and below this number, names the
+    # class of each way of a training episode, for pooled pre-training. None: the classes are not numbered.
+    training_classes: int | None = None
+    # Relations between training classes or kinds of tasks, as prior knowledge about new ones; None: none are known.
+    relations: Relations | None = None
 
 
 class Pictures(NamedTuple):
@@ -86,45 +105,65 @@ class Pictures(NamedTuple):
 
 
 class Sentences(NamedTuple):
-    """How text becomes inputs and targets of the family, and outputs text again."""
+    """How text becomes inputs and targets of the family, and how outputs become text."""
 
+    # (sources, targets) -> numpy Examples in the family's own form; a target is "" if it is not known
     encode: Callable[[list[str], list[str]], Examples]
-    # (sources, targets) -> numpy Examples as the family's own; a target is "" where it is not known
+    # (predict, inputs) -> int32 [example, token], the learner's answer, decoded token by token; jittable
     decode: Callable[[Callable[[PyTree], PyTree], PyTree], Any]
-    # (predict, inputs) -> int32 [example, token]: what the learner says, token by token; jittable
-    spell: Callable[[Any], list[str]]  # int32 [example, token] -> sentences
+    # int32 [example, token] -> sentences
+    spell: Callable[[Any], list[str]]
 
 
 class Groups(NamedTuple):
-    """Kinds of tasks that are reported one by one: the pairs of digits, the modes of a mixture."""
+    """Kinds of tasks that are reported one by one, such as the pairs of digits or the modes of a mixture."""
 
     names: tuple[str, ...]
-    of: Callable[[PyTree], Any]  # facts of ONE episode -> int32, which of the names it is
+    locate: Callable[[PyTree], Any]  # facts of ONE episode -> int32, the place of its group in `names`
 
 
 class TaskFamily(NamedTuple):
     """A distribution over tasks."""
 
-    data: Mapping[str, PyTree]  # "train" | "validation" | "test" -> arrays, passed to jit as arguments;
-    # a split that a family does not have is absent
+    # "train" | "validation" | "test" -> arrays, which jit takes as arguments. A split that the family does not have is
+    # absent.
+    data: Mapping[str, PyTree]
     sample: Callable[[PyTree, Any], Episode]  # (data[split], key) -> Episode: ONE task, pure, jittable
-    objective: Objective
-    spec: Spec
+    problem: Problem
+    # (matplotlib figure, episode, {inner steps: predict}) -> None: draws one episode. The key is None for an algorithm
+    # without inner steps.
     draw: Callable[[Any, Episode, Mapping[int | None, Callable]], None] | None = None
-    # (matplotlib figure, episode, {inner steps: predict}) -> None: a picture of one episode; of an algorithm without
-    # inner steps {None: predict}
-    groups: Groups | None = None  # of tasks, if there are any
-    form: Pictures | Sentences | None = None  # of one input; None: a vector of numbers
+    groups: Groups | None = None  # groups of tasks; None: the family has none
+    form: Pictures | Sentences | None = None  # the form of one input; None: a vector of numbers
+    # (data[split], task key, position, examples key) -> Episode: one point of the path of tasks that the task key
+    # draws. Whole positions from 0 are independent tasks, and the task changes little by little between them. None:
+    # the family has no such path.
     drift: Callable[[PyTree, Any, Any, Any], Episode] | None = None
-    # (data[split], task key, position, examples key) -> Episode: a point of the path of tasks that the task key draws.
-    # Whole positions from 0 are independent tasks, and the task changes little by little between them; None: no drift
+
+
+# The names that algorithms read in the parameters of a model; see `Model`.
+HEAD, KERNEL, BIAS, SCALE, OFFSET = "head", "kernel", "bias", "scale", "offset"
+MODULATION = ("scale_map", "offset_map")
 
 
 class Model(NamedTuple):
-    """A pure function of a plain parameter tree. Nothing outside models/ imports flax.
+    """A pure function of a plain parameter tree. Only models/ imports flax.
 
-    `reference` holds the inputs whose batch statistics normalise these inputs: None lets the batch
-    normalise itself (transductive); the support inputs make it inductive. `condition` modulates.
+    The parameters are nested dicts. Algorithms read these names in them, and the contract tests check each model:
+
+        HEAD              at the outermost level, the last layer; `embed` does not use it, and without it the tree is
+                          the body. A model has exactly one head, and more than a head unless its body has no
+                          parameters.
+        KERNEL, BIAS      beside each other: the matrix [..., input, output] and the bias [output] of a layer
+        SCALE, OFFSET     the scale and the offset of a normalisation, and nothing else; a BIAS beside a SCALE is the
+                          offset of a normalisation, too
+        MODULATION        the two maps from a condition to the modulation of a layer, and nothing else
+        <word>_<number>   at the outermost level of a plain chain, an array or a group of hidden layer <number>, from 0;
+                          each number has one KERNEL
+
+    `reference` holds the inputs whose batch statistics normalise these inputs: with None the batch normalises itself
+    (transductive), with the support inputs the support normalises it (inductive). `condition`, a vector [feature],
+    modulates the network; a model that takes none raises ValueError.
     """
 
     init: Callable[..., PyTree]  # (key, inputs, *, condition=None) -> params
@@ -136,20 +175,29 @@ class Weights(NamedTuple):
     """What a stage has learned."""
 
     trained: PyTree  # what the outer optimizer updates
-    frozen: PyTree = ()  # carried from earlier stages or fitted in closed form: no gradient, no optimizer memory
+    # What is carried over from earlier stages or fitted in closed form: it has no gradient and no optimizer memory.
+    frozen: PyTree = ()
 
 
 class Algorithm(NamedTuple):
     """Four pure functions, each written for ONE task; callers vmap."""
 
-    init: Callable[..., Weights]  # (key, episodes[task], earlier: {stage name: Weights}) -> Weights
-    loss: Callable[
-        ..., tuple[Any, dict[str, Any]]
-    ]  # (weights, episode, key) -> (scalar, {name: scalar}): the outer objective
+    # (key, episodes [task], earlier: {stage name: Weights}) -> Weights
+    init: Callable[..., Weights]
+    # (weights, episode, key, progress) -> (scalar, {name: scalar}): the outer objective and the training metrics.
+    # `progress` is the share of the stage's outer steps that are done, in [0, 1).
+    loss: Callable[..., tuple[Any, dict[str, Any]]]
     adapt: Callable[[Weights, Examples], PyTree]  # (weights, support) -> learner
     predict: Callable[[PyTree, PyTree], PyTree]  # (learner, inputs) -> outputs
-    annealed: bool = (
-        False  # whether loss takes the share of the stage's steps that are done, in [0, 1), after the key
-    )
+    # (weights, learner, support) -> learner: continues to adapt from a learner. None: it can only adapt anew.
     update: Callable[[Weights, PyTree, Examples], PyTree] | None = None
-    # (weights, learner, support) -> learner: goes on adapting from a learner; None: it can only adapt anew
+
+
+class Example(NamedTuple):
+    """The smallest setting in which the contract tests try an algorithm: its module's `EXAMPLE`, if it needs one."""
+
+    # The algorithms of the stages before it, each by its own smallest setting. A stage has the name of its algorithm.
+    earlier: tuple[str, ...] = ()
+    options: Mapping[str, Any] = {}  # options of the algorithm in place of the defaults
+    # Kinds of targets for which the answers do not depend on the support.
+    ignores_support: tuple[str, ...] = ()

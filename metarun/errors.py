@@ -1,7 +1,6 @@
-"""What can go wrong at the edge, as three plain lines and an exit code. Knows nothing of the rest.
+"""The errors that a user can act on: three plain lines and an exit code. Imports no part of metarun.
 
-An error of this module is for the user: it is printed without a traceback. Anything else that
-escapes is a bug, and exits with 1.
+An error of this module is printed without a traceback. Any other exception that escapes is a bug, and exits with 1.
 """
 
 from typing import ClassVar
@@ -17,7 +16,7 @@ class MetarunError(Exception):
         self.what, self.where, self.remedy = what, where, remedy
 
     def __str__(self) -> str:
-        """The three lines that go to stderr."""
+        """Return the three lines that go to stderr."""
         return f"error: {self.what}\nwhere: {self.where}\nto do: {self.remedy}"
 
 
@@ -40,7 +39,7 @@ class DataError(MetarunError):
 
 
 class CheckpointError(MetarunError):
-    """A checkpoint is missing, damaged or of another run."""
+    """A checkpoint is missing, damaged, of another run, or of an older version of metarun."""
 
     exit_code = 5
 
@@ -64,6 +63,6 @@ class StorageError(MetarunError):
 
 
 class AcceleratorError(MetarunError):
-    """The accelerator that was asked for is not there, or has too little memory."""
+    """The chosen accelerator is not there, or has too little memory."""
 
     exit_code = 9

@@ -1,4 +1,4 @@
-"""Losses and the metrics that go with them, each over the examples of one task."""
+"""Losses and the metrics that belong to them, each over the examples of one task."""
 
 from collections.abc import Callable
 
@@ -10,54 +10,41 @@ from metarun import base
 
 
 def cross_entropy(logits: Float[Array, "example way"], labels: Int[Array, "example"]) -> Float[Array, ""]:
-    """Mean negative log-likelihood of the labels under softmax(logits), in nats."""
+    """Return the mean negative log-likelihood of the labels under softmax(logits), in nats."""
     log_probabilities = jax.nn.log_softmax(logits)
     return -jnp.mean(jnp.take_along_axis(log_probabilities, labels[:, None], axis=-1))
 
 
 def accuracy(logits: Float[Array, "example way"], labels: Int[Array, "example"]) -> Float[Array, ""]:
-    """Share of the examples whose largest logit is the label's, in [0, 1]."""
+    """Return the share of the examples whose label has the largest logit, in [0, 1]."""
     return jnp.mean((jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32))
 
 
 def mean_squared_error(
     outputs: Float[Array, "example feature"], targets: Float[Array, "example feature"]
 ) -> Float[Array, ""]:
-    """Squared error, averaged over examples and output dimensions."""
+    """Return the squared error, averaged over examples and output dimensions."""
     return jnp.mean(jnp.square(outputs - targets))
 
 
-def classification(ways: int, classes: int | None = None) -> base.Objective:
-    """Cross-entropy on integer labels; selects the checkpoint with the highest accuracy.
+def classification() -> base.Objective:
+    """Return the objective of classification: cross-entropy; the checkpoint with the highest accuracy is the best."""
 
-    Args:
-      ways: classes of an episode.
-      classes: of the training split in all, where facts["class"] names them; without them no pooled pre-training.
-    """
-
-    def of_outputs(logits, labels):
+    def measure(logits, labels):
         return {"loss": cross_entropy(logits, labels), "accuracy": accuracy(logits, labels)}
 
-    return base.Objective(
-        cross_entropy,
-        of_outputs,
-        after_predict(of_outputs),
-        selection="accuracy",
-        higher_is_better=True,
-        ways=ways,
-        classes=classes,
-    )
+    return base.Objective(cross_entropy, measure, measure_predictions(measure), "accuracy", ("accuracy",))
 
 
 def regression() -> base.Objective:
-    """Mean squared error; selects the checkpoint with the lowest."""
+    """Return the objective of regression: mean squared error; the checkpoint with the lowest error is the best."""
 
-    def of_outputs(outputs, targets):
+    def measure(outputs, targets):
         return {"loss": mean_squared_error(outputs, targets)}
 
-    return base.Objective(mean_squared_error, of_outputs, after_predict(of_outputs))
+    return base.Objective(mean_squared_error, measure, measure_predictions(measure))
 
 
-def after_predict(of_outputs: Callable) -> Callable:
-    """Metrics (predict, query) of an objective whose queries are answered all at once."""
-    return lambda predict, query: of_outputs(predict(query.inputs), query.targets)
+def measure_predictions(measure: Callable) -> Callable:
+    """Make (predict, query) -> metrics from (outputs, targets) -> metrics, for queries answered all at once."""
+    return lambda predict, query: measure(predict(query.inputs), query.targets)

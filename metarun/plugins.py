@@ -1,10 +1,19 @@
-"""The folder is the registry: a module of metarun/tasks is a task family, and so on; `_helpers` are not.
+"""The registry: each file or folder of metarun/tasks is a task family, and so on for models and algorithms.
 
-A wrong config must be refused before jax starts, but the plug-ins import jax. So a module's `Config` is
-first read from its source: the dataclass, and only what it needs, is executed in a module of its own,
-the twin. The rule for authors: `Config` may use the standard library, `metarun.ranges`, and dataclasses,
-type aliases and constants of its own file; anything else raises `PluginError`. Once jax is wanted,
-`real_config` moves the twin's values into the module's own class.
+A plug-in is a file NAME.py, or a folder NAME/ whose `__init__.py` has `Config` and `build`; names that begin with _ are
+helpers of several plug-ins, and no plug-ins.
+
+Beside these two, a plug-in may have, for the contract tests and for programs that have no data:
+
+    EXAMPLE            algorithm: its smallest setting, a `base.Example`
+    example(folder)    task: writes a small data set into an empty folder, and returns the Config for it
+    outline(config)    task: the family from shapes and dtypes alone, without its files
+
+A wrong config must be refused before jax starts, but plug-ins import jax. So a plug-in's `Config` is first read from
+its source: the dataclass, and only what it needs, is executed in a module of its own, the twin. Therefore `Config` may
+use the standard library, `metarun.ranges`, `metarun.options`, and the dataclasses, type aliases and constants of its
+own file; anything else raises `PluginError`. Once jax is needed, `make_config` moves the twin's values into the
+plug-in's own class.
 """
 
 import ast
@@ -22,6 +31,7 @@ from typing import Any, NamedTuple, get_type_hints
 from metarun.ranges import describe
 
 ROOT = Path(__file__).parent
+JAX_FREE = ("metarun.ranges", "metarun.options")  # what a Config may import of metarun
 FOLDERS = {"task": ROOT / "tasks", "model": ROOT / "models", "algorithm": ROOT / "algorithms"}
 
 
@@ -34,58 +44,74 @@ class Field(NamedTuple):
 
     name: str
     description: str  # which values it takes, in words
-    default: Any  # dataclasses.MISSING where it must be given
-    comment: str  # its unit or range, from the source; "" where there is none
+    default: Any  # dataclasses.MISSING if it must be given
+    comment: str  # its unit or range, from the source; "" if there is none
 
 
-def names(kind: str) -> list[str]:
-    """Every plug-in of a kind, sorted."""
-    return sorted(path.stem for path in FOLDERS[kind].glob("*.py") if not path.stem.startswith("_"))
+def list_names(kind: str) -> list[str]:
+    """Return the names of all plug-ins of a kind, sorted."""
+    files = FOLDERS[kind].glob("*.py")
+    folders = (path.parent for path in FOLDERS[kind].glob("*/__init__.py"))
+    return sorted(path.stem for path in (*files, *folders) if not path.stem.startswith("_"))
 
 
-def summary(kind: str, name: str) -> str:
-    """The first line of a plug-in's docstring, without importing it."""
-    docstring = ast.get_docstring(ast.parse(_source(kind, name))) or ""
-    return docstring.partition("\n")[0]
+def find_source(kind: str, name: str) -> Path:
+    """Return the file with `Config` and `build`: `NAME.py`, or `NAME/__init__.py` of a plug-in with several files.
+
+    Raises:
+      PluginError: there is no such plug-in.
+    """
+    if name not in list_names(kind):
+        raise PluginError(f"there is no {kind} {name} in {FOLDERS[kind]}")
+    file = FOLDERS[kind] / f"{name}.py"
+    return file if file.is_file() else FOLDERS[kind] / name / "__init__.py"
+
+
+def read_docstring(kind: str, name: str) -> str:
+    """Return the docstring of a plug-in's module, without importing it."""
+    return ast.get_docstring(ast.parse(_read_source(kind, name))) or ""
+
+
+def read_summary(kind: str, name: str) -> str:
+    """Return the first line of a plug-in's docstring, without importing it."""
+    return read_docstring(kind, name).partition("\n")[0]
 
 
 def load(kind: str, name: str) -> types.ModuleType:
-    """Imports a plug-in, and with it jax."""
+    """Import a plug-in, and with it jax."""
     folder = FOLDERS[kind]
     return importlib.import_module(f"{folder.parent.name}.{folder.name}.{name}")
 
 
-def real_config(kind: str, name: str, twin: Any) -> Any:
-    """The module's own `Config` with the values of its twin; imports the module."""
+def make_config(kind: str, name: str, twin: Any) -> Any:
+    """Return the module's own `Config` with the values of its twin. Imports the module."""
     return _rebuild(load(kind, name), twin)
 
 
-def config_class(kind: str, name: str) -> type:
-    """The twin of a plug-in's `Config`, without importing the plug-in; the same class at every call."""
-    return _twin(FOLDERS[kind] / f"{name}.py", _source(kind, name))
+def read_config_class(kind: str, name: str) -> type:
+    """Return the twin of a plug-in's `Config`, without importing the plug-in; the same class at every call."""
+    return _make_twin(find_source(kind, name), _read_source(kind, name))
 
 
-def fields(kind: str, name: str) -> list[Field]:
-    """The options of a plug-in, in the order of its source."""
-    config = config_class(kind, name)
-    hints, comments = get_type_hints(config, include_extras=True), _comments(_source(kind, name), config)
+def list_fields(kind: str, name: str) -> list[Field]:
+    """Return the options of a plug-in: those of shared groups first, then its own in the order of its source."""
+    config = read_config_class(kind, name)
+    hints, comments = get_type_hints(config, include_extras=True), _read_comments(config)
     return [
-        Field(field.name, describe(hints[field.name]), default(field), comments.get(field.name, ""))
+        Field(field.name, describe(hints[field.name]), get_default(field), comments.get(field.name, ""))
         for field in dataclasses.fields(config)
     ]
 
 
-def default(field: dataclasses.Field) -> Any:
-    """The value of a dataclass field that was not given; `dataclasses.MISSING` where it must be."""
+def get_default(field: dataclasses.Field) -> Any:
+    """Return the value of a dataclass field that is left out; `dataclasses.MISSING` if it must be there."""
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
     return field.default
 
 
-def _source(kind: str, name: str) -> str:
-    if name not in names(kind):
-        raise PluginError(f"there is no {kind} {name} in {FOLDERS[kind]}")
-    return (FOLDERS[kind] / f"{name}.py").read_text("utf-8")
+def _read_source(kind: str, name: str) -> str:
+    return find_source(kind, name).read_text("utf-8")
 
 
 def _rebuild(module: types.ModuleType, value: Any) -> Any:
@@ -93,15 +119,16 @@ def _rebuild(module: types.ModuleType, value: Any) -> Any:
         return tuple(_rebuild(module, member) for member in value)
     if not dataclasses.is_dataclass(value):
         return value
-    given = {f.name: _rebuild(module, getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
-    return getattr(module, type(value).__name__)(**given)
+    values = {f.name: _rebuild(module, getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
+    return getattr(module, type(value).__name__)(**values)
 
 
 @functools.cache
-def _twin(path: Path, source: str) -> type:
+def _make_twin(path: Path, source: str) -> type:
     module = types.ModuleType(f"twin of {path}")
+    module.__file__ = str(path)
     sys.modules[module.__name__] = module  # where dataclasses and get_type_hints look names up
-    statements = ast.Module(_needed(ast.parse(source), path), type_ignores=[])
+    statements = ast.Module(_select_needed(ast.parse(source), path), type_ignores=[])
     try:
         exec(compile(statements, str(path), "exec", dont_inherit=True), vars(module))
         config: Any = vars(module)["Config"]
@@ -115,9 +142,9 @@ def _twin(path: Path, source: str) -> type:
     return config
 
 
-def _needed(tree: ast.Module, path: Path) -> list[ast.stmt]:
-    """The statements that `Config` needs, in source order."""
-    defined = {name: statement for statement in tree.body for name in _bound(statement)}
+def _select_needed(tree: ast.Module, path: Path) -> list[ast.stmt]:
+    """Return the statements that `Config` needs, in source order."""
+    defined = {name: statement for statement in tree.body for name in _list_bound(statement)}
     kept = [statement for statement in tree.body if getattr(statement, "module", None) == "__future__"]
     waiting = ["Config"]
     while waiting:
@@ -129,12 +156,12 @@ def _needed(tree: ast.Module, path: Path) -> list[ast.stmt]:
             raise PluginError(f"the Config of {path} needs {name}: see the rule in metarun/plugins.py")
         if statement not in kept:
             kept.append(statement)
-            waiting += _free(statement)
+            waiting += _list_free(statement)
     return sorted(kept, key=lambda statement: statement.lineno)
 
 
-def _bound(statement: ast.stmt) -> Iterator[str]:
-    """The names that a statement of a module defines."""
+def _list_bound(statement: ast.stmt) -> Iterator[str]:
+    """Yield the names that a statement of a module defines."""
     match statement:
         case ast.Import(names) | ast.ImportFrom(names=names):
             yield from (alias.asname or alias.name.partition(".")[0] for alias in names)
@@ -149,7 +176,7 @@ def _may_run(statement: ast.stmt) -> bool:
         case ast.Import(names):
             return all(alias.name.partition(".")[0] in sys.stdlib_module_names for alias in names)
         case ast.ImportFrom(module=str(module), level=0):
-            return module == "metarun.ranges" or module.partition(".")[0] in sys.stdlib_module_names
+            return module in JAX_FREE or module.partition(".")[0] in sys.stdlib_module_names
         case ast.ClassDef(decorator_list=decorators):
             return any("dataclass" in ast.unparse(decorator) for decorator in decorators)
         case ast.Assign() | ast.AnnAssign():
@@ -157,8 +184,8 @@ def _may_run(statement: ast.stmt) -> bool:
     return False
 
 
-def _free(statement: ast.stmt) -> list[str]:
-    """The names that a statement uses and does not define itself: its methods count too."""
+def _list_free(statement: ast.stmt) -> list[str]:
+    """Return the names that a statement uses and does not define itself; its methods count too."""
     nodes = list(ast.walk(statement))
     used = [node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
     stored = {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
@@ -166,23 +193,36 @@ def _free(statement: ast.stmt) -> list[str]:
     return [name for name in used if name not in stored | arguments]
 
 
-def _comments(source: str, config: type) -> dict[str, str]:
-    """The comment of every field of `config` and its bases that has one."""
-    bases = {base.__name__ for base in config.__mro__}
+def _read_comments(config: type) -> dict[str, str]:
+    """Return the comment of every field of `config` and its bases that has one."""
+    comments: dict[str, str] = {}
+    for cls in reversed(config.__mro__[:-1]):
+        comments |= _find_comments(_read_class_source(cls), cls.__name__)
+    return comments
+
+
+def _read_class_source(cls: type) -> str:
+    """Return the text of the file that defines a class: of a twin, or of a module of JAX_FREE."""
+    return Path(str(sys.modules[cls.__module__].__file__)).read_text("utf-8")
+
+
+def _find_comments(source: str, name: str) -> dict[str, str]:
+    """Return the comments of the fields that the class of this name has in a source."""
+    lines = source.splitlines()
     bodies = [
-        node.body for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name in bases
+        node.body for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == name
     ]
     fields = [field for body in bodies for field in body if isinstance(field, ast.AnnAssign)]
-    return {ast.unparse(field.target): _comment(source.splitlines(), field) for field in fields}
+    comments = {ast.unparse(field.target): _find_comment(lines, field) for field in fields}
+    return {field: comment for field, comment in comments.items() if comment}
 
 
-def _comment(lines: list[str], field: ast.AnnAssign) -> str:
-    """What stands behind a field, or within its parentheses behind its value, with the lines that continue it."""
-    nodes: list[ast.stmt | ast.expr] = [field, *([field.value] if field.value else [])]
-    for node in nodes:
-        end = node.end_lineno or node.lineno
-        behind = lines[end - 1].encode()[node.end_col_offset :].decode().strip()  # offsets count bytes
-        if behind.startswith("#"):
-            below = itertools.takewhile(lambda line: line.startswith("#"), map(str.strip, lines[end:]))
-            return " ".join(comment.lstrip("# ") for comment in [behind, *below])
-    return ""
+def _find_comment(lines: list[str], field: ast.AnnAssign) -> str:
+    """Return the comment lines directly above a field, then the comment behind it."""
+    above = itertools.takewhile(
+        lambda line: line.startswith("#"), map(str.strip, reversed(lines[: field.lineno - 1]))
+    )
+    end = field.end_lineno or field.lineno
+    behind = lines[end - 1].encode()[field.end_col_offset :].decode().strip()  # offsets count bytes
+    comments = [*reversed(list(above)), *([behind] if behind.startswith("#") else [])]
+    return " ".join(comment.lstrip("# ") for comment in comments)

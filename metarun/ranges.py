@@ -1,7 +1,8 @@
-"""What a configured value may be: bounds for `Annotated`, and any annotation in words. Knows nothing.
+"""Bounds of configured values, and the words for any annotation. Imports no part of metarun.
 
-A `Config` writes `steps: Annotated[int, AtLeast(1)]`; the binder checks it, and every message and list
-says it with the same words. Several bounds on one value must all hold.
+A `Config` writes `steps: Annotated[int, AtLeast(1)]`. The binder checks the bound, and every message and list uses the
+same words for it. Several bounds on one value must all hold. Bounds of different kinds are never equal, even with equal
+numbers: `typing` keeps one annotation for all that are equal.
 """
 
 import dataclasses
@@ -10,7 +11,6 @@ from typing import (
     Annotated,
     Any,
     Literal,
-    NamedTuple,
     Protocol,
     Union,
     get_args,
@@ -21,15 +21,16 @@ from typing import (
 
 @runtime_checkable
 class Bound(Protocol):
-    """A condition on a value, and its words."""
+    """A condition on a value, and the words for it."""
 
     def allows(self, value: Any) -> bool: ...
 
     def describe(self) -> str: ...
 
 
-class AtLeast(NamedTuple):
-    """The closed lower bound."""
+@dataclasses.dataclass(frozen=True)
+class AtLeast:
+    """A lower bound that is allowed itself."""
 
     least: float
 
@@ -40,8 +41,9 @@ class AtLeast(NamedTuple):
         return f"at least {self.least}"
 
 
-class Above(NamedTuple):
-    """The open lower bound."""
+@dataclasses.dataclass(frozen=True)
+class Above:
+    """A lower bound that is not allowed itself."""
 
     below: float
 
@@ -52,8 +54,9 @@ class Above(NamedTuple):
         return f"above {self.below}"
 
 
-class AtMost(NamedTuple):
-    """The closed upper bound."""
+@dataclasses.dataclass(frozen=True)
+class AtMost:
+    """An upper bound that is allowed itself."""
 
     most: float
 
@@ -64,8 +67,9 @@ class AtMost(NamedTuple):
         return f"at most {self.most}"
 
 
-class Below(NamedTuple):
-    """The open upper bound."""
+@dataclasses.dataclass(frozen=True)
+class Below:
+    """An upper bound that is not allowed itself."""
 
     above: float
 
@@ -76,8 +80,9 @@ class Below(NamedTuple):
         return f"below {self.above}"
 
 
-class Between(NamedTuple):
-    """Both ends are allowed."""
+@dataclasses.dataclass(frozen=True)
+class Between:
+    """A lower and an upper bound that are both allowed themselves."""
 
     least: float
     most: float
@@ -93,7 +98,7 @@ WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "
 
 
 def describe(annotation: Any) -> str:
-    """Says which values an annotation admits: "a whole number, at least 1, or null"."""
+    """Say which values an annotation admits: "a whole number, at least 1, or null"."""
     arguments: Any = get_args(annotation)
     match get_origin(annotation):
         case kind if kind is Annotated:

@@ -19,11 +19,13 @@ case ${1-} in
         suite=("${parallel[@]}" -m "${1#--}")
         shift
         ;;
-    # The tests of a file share what they have compiled. Compiling takes most of their time, so LLVM does not optimise and
-    # XLA's older emitters write its loops, unless the caller has XLA_FLAGS.
+    # The tests of a file share what they have compiled. Compiling takes most of their time, so LLVM does not optimise,
+    # XLA's older emitters write its loops, and a program is compiled in one piece, unless the caller has XLA_FLAGS.
     *)
-        export XLA_FLAGS=${XLA_FLAGS---xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false}
-        suite=("${parallel[@]}" --dist loadfile -m "not fault and not reproduction")
+        quick="--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+        quick+=" --xla_cpu_parallel_codegen_split_count=1"
+        export XLA_FLAGS=${XLA_FLAGS-$quick}
+        suite=("${parallel[@]}" --dist loadfile --no-loadscope-reorder -m "not fault and not reproduction")
         ;;
 esac
 exec "$environment/bin/python" -m pytest "${suite[@]}" "$@"

@@ -5,8 +5,10 @@ a float, as for any type checker. Ranks are never promoted silently. Workers sha
 of the environment if it is set, so that decoded data and compiled programs outlive the session, else a new one.
 """
 
+import logging
 import os
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jaxtyping
@@ -17,6 +19,7 @@ jaxtyping.install_import_hook(  # before anything imports metarun
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # for the subprocesses of tests, too
 os.environ.setdefault("MPLBACKEND", "agg")
+pytest.register_assert_rewrite("helpers")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -35,9 +38,98 @@ def pytest_configure(config: pytest.Config) -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
+# The files that take longest, longest first: they begin first, so that no process ends the suite alone.
+SLOW_FILES = (
+    "algorithms/test_contract.py",
+    "training/test_resume.py",
+    "training/test_replicas.py",
+    "algorithms/test_task_embedding.py",
+    "algorithms/test_maml.py",
+    "finished/test_answers.py",
+    "algorithms/test_fusion.py",
+    "test_hardware.py",
+    "finished/test_prediction.py",
+    "models/test_contract.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def find_place(item: pytest.Item) -> int:
+        file = item.path.relative_to(Path(__file__).parent).as_posix()
+        return SLOW_FILES.index(file) if file in SLOW_FILES else len(SLOW_FILES)
+
+    items.sort(key=find_place)  # a stable sort: the order within a file stays
+
+
 @pytest.fixture
 def data_root() -> Path:
     """The folder of the real data sets."""
     if not os.environ.get("METARUN_DATA"):
         pytest.skip("set METARUN_DATA to a folder with the data sets to run this test")
     return Path(os.environ["METARUN_DATA"]).expanduser()
+
+
+@pytest.fixture
+def in_float64(request) -> Iterator[None]:
+    """Double precision, but for a test that is marked `float32`."""
+    from helpers import gradients
+
+    if request.node.get_closest_marker("float32"):
+        yield
+        return
+    with gradients.float64():
+        yield
+
+
+@pytest.fixture
+def own_place(tmp_path, monkeypatch) -> Iterator[None]:
+    """An empty working folder, and the loggers afterwards as they were before."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("METARUN_DEBUG", raising=False)
+    loggers = [logging.getLogger(name) for name in ("metarun", "absl")]
+    before = [(list(logger.handlers), logger.propagate) for logger in loggers]
+    yield
+    for logger, (handlers, propagate) in zip(loggers, before, strict=True):
+        logger.handlers, logger.propagate = handlers, propagate
+
+
+@pytest.fixture(scope="session")
+def single(tmp_path_factory) -> Path:
+    """The finished run of `runs.SINGLE`, of one stage. No test changes it."""
+    from helpers import runs
+
+    return runs.train(tmp_path_factory.mktemp("single") / "run")
+
+
+@pytest.fixture(scope="session")
+def several(tmp_path_factory) -> Path:
+    """The finished run of `runs.SEVERAL`, of two stages. No test changes it."""
+    from helpers import runs
+
+    return runs.train(tmp_path_factory.mktemp("several") / "run", runs.SEVERAL)
+
+
+@pytest.fixture(scope="session")
+def both(tmp_path_factory) -> Path:
+    """The finished run of `runs.BOTH`: replicas, and a stage with copies before one without. No test changes it."""
+    from helpers import runs
+
+    return runs.train(tmp_path_factory.mktemp("both") / "run", runs.BOTH)
+
+
+@pytest.fixture(scope="module")
+def no_pictures() -> Iterator[None]:
+    """Runs draw no pictures: these take half of the time of so small a run, and have tests of their own."""
+    from metarun.figures import run_pictures
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_pictures, "write", lambda *_: None)
+        yield
+
+
+@pytest.fixture
+def metarun_(monkeypatch, capsys) -> Callable:
+    """A function that runs a command of `metarun` in this process; see `commands.Said`."""
+    from helpers import commands
+
+    return commands.make_command(monkeypatch, capsys)

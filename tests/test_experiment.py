@@ -1,109 +1,26 @@
-"""One run from its config to its files: what it leaves, what repeats it, and what evaluation makes of it.
-
-The small runs that the tests of resuming, killing, the command line and the pictures share live here, too.
-"""
-
-import json
-import shutil
-from pathlib import Path
+"""One run from its config to its files: what it leaves, what repeats it, and where it ends."""
 
 import numpy as np
 import pytest
 
-import metarun
-from metarun import assessment, building, config, errors, experiment
-from metarun.progress import Progress
-from metarun.runs import checkpoints, manifest, metrics, state_files
-
-SINGLE = """
-task: {name: sinusoid, shots: 5, queries: 5}
-model: {name: mlp, hidden: [8, 8]}
-algorithm: {name: maml}
-training: {steps: 24, tasks_per_step: 4, chunk: 4}
-evaluation: {every: 10, episodes: 6}
-checkpoint: {every: 8, keep: 2}
-accelerator: {platform: cpu, devices: 1}
-"""
-STAGE = (
-    "{{name: {}, model: {{name: mlp, hidden: [8, 8]}}, algorithm: {{name: maml}}, "
-    "training: {{steps: 24, tasks_per_step: 4, chunk: 4}}}}"
+from helpers.runs import (
+    SEVERAL,
+    SINGLE,
+    STAGE,
+    assert_same_run,
+    evaluate,
+    last_checkpoints,
+    lines,
+    load,
+    read_arrays,
+    read_json,
+    results,
+    train,
+    weights,
 )
-SEVERAL = f"""
-task: {{name: sinusoid, shots: 5, queries: 5}}
-stages: [{STAGE.format("first")}, {STAGE.format("second")}]
-evaluation: {{every: 10, episodes: 6}}
-checkpoint: {{every: 8, keep: 2}}
-accelerator: {{platform: cpu, devices: 1}}
-"""
-
-
-def load(folder: Path, text: str = SINGLE, *overrides: str) -> config.RunConfig:
-    file = folder / "small.yaml"
-    file.write_text(text)
-    return config.load(file, overrides)
-
-
-def train(
-    path: Path, text: str = SINGLE, *overrides: str, resume: bool = False, progress: Progress | None = None
-) -> Path:
-    """Train in `path`, with the config beside it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    experiment.train(load(path.parent, text, *overrides), path, resume, ["test"], progress or Progress())
-    return path
-
-
-def read_json(path: Path) -> dict:
-    return json.loads(path.read_text())
-
-
-def lines(path: Path, split: str | None = None) -> list[str]:
-    """The lines of metrics.jsonl without the time that they took."""
-    rows = metrics.read(path / "metrics.jsonl")
-    for row in rows:
-        row.pop("seconds", None)
-    return [json.dumps(row) for row in rows if split in (None, row["split"])]
-
-
-def last_checkpoints(path: Path) -> dict[str, manifest.Checkpoint]:
-    stages = sorted(folder.name for folder in (path / "checkpoints").iterdir())
-    return {stage: checkpoints.open_checkpoint(path, stage) for stage in stages}
-
-
-def final_states(path: Path) -> dict[str, bytes]:
-    """{stage and leaf: bytes} of the parameters and the memory of the optimizer, with the best validation."""
-    content: dict[str, bytes] = {}
-    for stage, last in last_checkpoints(path).items():
-        arrays = state_files.read(last.path / "state", dict(last.leaves))
-        content |= {f"{stage} {name}": array.tobytes() for name, array in arrays.items()}
-        content |= {f"{stage} facts": repr((last.step, last.best, last.facts["best"])).encode()}
-    return content
-
-
-def weights(path: Path) -> dict[str, bytes]:
-    return {name: content for name, content in final_states(path).items() if not name.endswith("facts")}
-
-
-def results(path: Path) -> dict:
-    return {key: value for key, value in read_json(path / "result.json").items() if key != "run"}
-
-
-def assert_same_run(path: Path, reference: Path) -> None:
-    """Byte for byte: parameters, memory of the optimizer, best so far, metrics, result, episodes."""
-    assert lines(path) == lines(reference)
-    assert final_states(path) == final_states(reference)
-    assert results(path) == results(reference)
-    for file in (reference / "episodes").iterdir():
-        assert (path / "episodes" / file.name).read_bytes() == file.read_bytes()
-
-
-@pytest.fixture(scope="module")
-def single(tmp_path_factory) -> Path:
-    return train(tmp_path_factory.mktemp("single") / "run")
-
-
-@pytest.fixture(scope="module")
-def several(tmp_path_factory) -> Path:
-    return train(tmp_path_factory.mktemp("several") / "run", SEVERAL)
+from metarun import assembly, config, errors, experiment
+from metarun.figures import run_pictures
+from metarun.runs import metrics
 
 
 def test_a_run_leaves_the_files_of_the_design_and_no_others(single):
@@ -152,7 +69,8 @@ def test_every_step_and_every_validation_has_one_line_in_order(several):
 
 def test_the_result_has_the_layout_of_the_design(several):
     result = read_json(several / "result.json")
-    assert list(result) == ["run", "step", "split", "modes", "episodes", "stages"]
+    assert list(result) == ["run", "step", "split", "modes", "higher_is_better", "episodes", "stages"]
+    assert result["higher_is_better"] == []
     assert (result["run"], result["step"], result["split"]) == (str(several), 24, "test")
     assert result["episodes"]["count"] == 6
     assert int(result["episodes"]["hash"], 16) >= 0
@@ -164,13 +82,13 @@ def test_the_result_has_the_layout_of_the_design(several):
 
 
 def test_the_values_per_episode_have_the_means_of_the_result(several):
-    for stage, part in read_json(several / "result.json")["stages"].items():
+    for stage, layout in read_json(several / "result.json")["stages"].items():
         with np.load(several / f"episodes/{stage}-test.npz", allow_pickle=False) as values:
             assert sorted(values) == ["inductive/adapted/loss", "inductive/unadapted/loss"]
             for name, column in values.items():
                 mode, learner, metric = name.split("/")
                 assert column.shape == (6,)
-                assert np.mean(column, dtype=np.float64) == part[mode][learner][metric]["mean"]
+                assert np.mean(column, dtype=np.float64) == layout[mode][learner][metric]["mean"]
 
 
 def test_a_later_stage_draws_other_random_numbers(several):
@@ -206,16 +124,15 @@ def test_neither_validation_nor_checkpoints_nor_chunks_change_the_weights(single
 
 def test_the_best_checkpoint_is_measured_where_the_config_wants_it(tmp_path):
     """A learning rate at which the validation loss rises again makes the best step another than the last."""
-    wanted = ("evaluation.checkpoint=best", "evaluation.every=1", "training.optimizer.learning_rate=0.3")
-    run = train(tmp_path / "run", SINGLE, *wanted)
+    overrides = ("evaluation.checkpoint=best", "evaluation.every=1", "training.optimizer.learning_rate=0.3")
+    run = train(tmp_path / "run", SINGLE, *overrides)
     rows = [row for row in metrics.read(run / "metrics.jsonl") if row["split"] == "validation"]
     best = min(rows, key=lambda row: row["loss"])["step"]
     assert best < 24
     result = results(run)
     assert result["step"] == result["stages"]["maml"]["step"] == best
-    outcome = assessment.evaluate(run / f"checkpoints/maml/{best}", [], None, Progress())
-    assert outcome.result["stages"] == result["stages"]
-    assert assessment.evaluate(run, [], None, Progress()).result["stages"] == result["stages"]
+    assert evaluate(run / f"checkpoints/maml/{best}")["stages"] == result["stages"]
+    assert evaluate(run)["stages"] == result["stages"]
 
 
 def test_a_run_that_diverges_says_where_and_keeps_the_last_good_checkpoint(tmp_path):
@@ -232,8 +149,7 @@ def test_a_run_that_diverges_says_where_and_keeps_the_last_good_checkpoint(tmp_p
     assert (status["status"], status["step"]) == ("diverged", bad - 1)
     last = last_checkpoints(run)["maml"]
     assert last.step == bad - 1
-    arrays = state_files.read(last.path / "state", dict(last.leaves))
-    assert all(np.isfinite(array).all() for array in arrays.values())
+    assert all(np.isfinite(array).all() for array in read_arrays(last).values())
     assert not (run / "result.json").exists()
 
 
@@ -266,7 +182,7 @@ def test_a_run_that_fails_says_so_and_keeps_the_traceback_in_its_log(tmp_path, m
     def broken(*_):
         raise RuntimeError("this is what went wrong")
 
-    monkeypatch.setattr(assessment, "measure", broken)
+    monkeypatch.setattr(experiment.run_evaluation, "evaluate", broken)
     with pytest.raises(RuntimeError):
         train(tmp_path / "run", SINGLE, "training.steps=4", "evaluation.every=null")
     status = read_json(tmp_path / "run/status.json")
@@ -275,88 +191,17 @@ def test_a_run_that_fails_says_so_and_keeps_the_traceback_in_its_log(tmp_path, m
     assert "Traceback" in (tmp_path / "run/log.txt").read_text()
 
 
-def test_evaluating_a_run_gives_the_numbers_of_its_result(several):
-    assert assessment.evaluate(several, [], None, Progress()).result == read_json(several / "result.json")
-
-
-def test_evaluating_a_checkpoint_measures_that_step_of_that_stage_only(several):
-    step = min(int(path.name) for path in (several / "checkpoints/second").iterdir())
-    result = assessment.evaluate(several / f"checkpoints/second/{step}", [], None, Progress()).result
-    assert list(result["stages"]) == ["second"]
-    assert result["step"] == result["stages"]["second"]["step"] == step < 24
-    assert result["stages"]["second"] != read_json(several / "result.json")["stages"]["second"]
-    last = assessment.evaluate(several / "checkpoints/second/24", [], None, Progress()).result
-    assert last["stages"]["second"] == read_json(several / "result.json")["stages"]["second"]
-
-
-@pytest.mark.parametrize("stage", ["first", "second"])
-def test_a_stage_is_measured_alone_as_it_is_among_all(several, stage):
-    alone = assessment.evaluate(several, [], None, Progress(), stage).result
-    assert alone["stages"] == {stage: read_json(several / "result.json")["stages"][stage]}
-
-
-def test_a_stage_that_is_not_there_or_not_the_checkpoints_is_refused(several):
-    with pytest.raises(errors.UsageError, match="no stage third"):
-        assessment.evaluate(several, [], None, Progress(), "third")
-    with pytest.raises(errors.UsageError, match="not of stage first"):
-        assessment.evaluate(several / "checkpoints/second/24", [], None, Progress(), "first")
-
-
-def test_an_evaluation_may_set_its_own_shots_split_and_curve_and_writes_nothing(single):
-    def everything():
-        return {
-            path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes())
-            for path in single.rglob("*")
-        }
-
-    before = everything()
-    wanted = ["evaluation.shots=3", "evaluation.inner_steps=[0, 1, 4]", "evaluation.episodes=4"]
-    result = assessment.evaluate(single, wanted, "validation", Progress()).result
-    assert everything() == before
-    assert (result["split"], result["episodes"]["count"]) == ("validation", 4)
-    part = result["stages"]["maml"]["inductive"]
-    assert list(part) == ["unadapted", "adapted", "inner_steps"]
-    assert part["inner_steps"]["0"] == part["unadapted"]
-    assert part["inner_steps"]["1"] == part["adapted"] != part["inner_steps"]["4"]
-    assert result["episodes"]["hash"] != read_json(single / "result.json")["episodes"]["hash"]
-
-
-def test_the_adapted_learner_may_take_other_steps_than_in_training(single):
-    wanted = ["evaluation.adapted_steps=4", "evaluation.inner_steps=[1, 4]", "evaluation.episodes=4"]
-    part = assessment.evaluate(single, wanted, None, Progress()).result["stages"]["maml"]["inductive"]
-    assert part["adapted"] == part["inner_steps"]["4"] != part["inner_steps"]["1"]
-    assert metarun.load(single, overrides=wanted[:1]).inner_steps == 4
-
-
-@pytest.mark.parametrize(
-    "override", ["seed=1", "training.steps=99", "task.shots=3", "algorithm.inner_lr=0.5"]
-)
-def test_an_evaluation_may_not_change_what_was_trained(single, override):
-    with pytest.raises(errors.ConfigError) as raised:
-        assessment.evaluate(single, [override], None, Progress())
-    assert raised.value.what == f"{override.partition('=')[0]} cannot change after training"
-    assert raised.value.exit_code == 3
-
-
-def test_a_folder_without_a_run_cannot_be_evaluated(tmp_path):
-    with pytest.raises(errors.CheckpointError):
-        assessment.evaluate(tmp_path, [], None, Progress())
-
-
-def test_a_stage_that_has_not_begun_hinders_no_evaluation_of_an_earlier_checkpoint(several, tmp_path):
-    copy = tmp_path / "copy"
-    shutil.copytree(several, copy)
-    for step in (copy / "checkpoints/second").iterdir():
-        shutil.rmtree(step)
-    result = assessment.evaluate(copy / "checkpoints/first/24", [], None, Progress()).result
-    assert result["stages"]["first"] == read_json(several / "result.json")["stages"]["first"]
+def test_a_family_that_does_not_fit_is_said_before_inner_steps_that_do_not_exist(tmp_path):
+    overrides = ["algorithm={name: protonet}", "evaluation.inner_steps=[0, 1]"]
+    with pytest.raises(errors.ConfigError, match="this task family has none"):
+        experiment.describe_dry_run(load(tmp_path, SINGLE, *overrides))
 
 
 def test_a_dry_run_names_every_stage_and_its_size_and_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "config"
     folder.mkdir()
-    report = experiment.dry_run(load(folder, SEVERAL))
+    report = experiment.describe_dry_run(load(folder, SEVERAL))
     parameters = (1 * 8 + 8) + (8 * 8 + 8) + (8 * 1 + 1)
     assert [line.partition(" parameters")[0] for line in report.splitlines()] == [
         f"first: {parameters}",
@@ -369,7 +214,7 @@ def test_a_picture_that_cannot_be_drawn_costs_no_result(tmp_path, monkeypatch):
     def broken(*_):
         raise RuntimeError("no ink")
 
-    monkeypatch.setattr(experiment.pictures, "write", broken)
+    monkeypatch.setattr(run_pictures, "write", broken)
     run = train(tmp_path / "run", SINGLE, "training.steps=4")
     assert read_json(run / "status.json")["status"] == "done"
     assert (run / "result.json").is_file()
@@ -398,13 +243,11 @@ def test_what_a_later_stage_cannot_do_is_refused_before_the_first_is_trained(tmp
 
 
 def test_an_evaluation_that_cannot_be_is_refused_before_training(tmp_path, monkeypatch):
-    family = building.task_family
+    def build_without_test(selection, build=assembly.build_family):
+        family = build(selection)
+        return family._replace(data={split: family.data[split] for split in ("train", "validation")})
 
-    def without_test(selection):
-        built = family(selection)
-        return built._replace(data={name: part for name, part in built.data.items() if name != "test"})
-
-    monkeypatch.setattr(building, "task_family", without_test)
+    monkeypatch.setattr(assembly, "build_family", build_without_test)
     with pytest.raises(errors.ConfigError, match="no test split"):
         train(tmp_path / "run")
     assert not list((tmp_path / "run").glob("checkpoints/*/*"))

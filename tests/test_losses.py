@@ -19,9 +19,8 @@ def test_a_wrong_shape_is_seen_by_the_checker_of_the_tests():
     with pytest.raises(jaxtyping.TypeCheckError):
         losses.mean_squared_error(jnp.zeros((6, 1)), jnp.zeros(6))
     with pytest.raises(jaxtyping.TypeCheckError):
-        jax.jit(jax.vmap(losses.accuracy))(
-            jnp.zeros((2, 6, 4)), jnp.zeros((2, 6))
-        )  # labels are whole numbers
+        # Labels are whole numbers.
+        jax.jit(jax.vmap(losses.accuracy))(jnp.zeros((2, 6, 4)), jnp.zeros((2, 6)))
 
 
 def test_ranks_are_not_promoted_silently():
@@ -77,7 +76,7 @@ def test_squared_error_is_the_mean_over_examples_and_dimensions():
 
 def test_classification_chooses_by_the_highest_accuracy_and_calls_the_predictor_once():
     calls = []
-    objective = losses.classification(3)
+    objective = losses.classification()
     metrics = objective.metrics(lambda inputs: calls.append(inputs) or LOGITS, Examples("inputs", LABELS))
     assert metrics == {
         "loss": losses.cross_entropy(LOGITS, LABELS),
@@ -85,7 +84,7 @@ def test_classification_chooses_by_the_highest_accuracy_and_calls_the_predictor_
     }
     assert calls == ["inputs"]
     assert objective.selection == "accuracy"
-    assert objective.higher_is_better
+    assert objective.higher_is_better == ("accuracy",)
 
 
 def test_regression_chooses_by_the_lowest_squared_error():
@@ -93,7 +92,7 @@ def test_regression_chooses_by_the_lowest_squared_error():
     metrics = objective.metrics(lambda inputs: 2 * inputs, Examples(LOGITS, LOGITS))
     np.testing.assert_allclose(metrics["loss"], (LOGITS**2).mean(), rtol=1e-6)
     assert objective.selection in metrics
-    assert not objective.higher_is_better
+    assert objective.higher_is_better == ()
 
 
 def test_descent_subtracts_the_scaled_gradient_and_keeps_dtypes():

@@ -40,8 +40,9 @@ class Config:
     """Options."""
 
     inner_lr: Annotated[float, Above(0)]  # inner learning rate, above 0: µ in the paper
-    inner_steps: Annotated[int, AtLeast(1)] = STEPS  # gradient steps,
+    # Gradient steps on the support,
     # in training
+    inner_steps: Annotated[int, AtLeast(1)] = STEPS  # and in evaluation
     order: Order = "second"
     lines: tuple[Line, ...] = field(default_factory=lambda: (Line(),))  # one a head
 
@@ -58,7 +59,13 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folder.mkdir(parents=True)
     monkeypatch.setitem(plugins.FOLDERS, "algorithm", folder)
     monkeypatch.syspath_prepend(tmp_path)
-    yield lambda name, source: (folder / f"{name}.py").write_text(source, "utf-8")
+
+    def write(name: str, source: str) -> None:
+        file = folder / f"{name}.py"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(source, "utf-8")
+
+    yield write
     for module in [name for name in sys.modules if name.startswith("other_package")]:
         del sys.modules[module]
 
@@ -66,42 +73,47 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_the_folder_is_the_registry_and_helpers_are_not_in_it(registry):
     for name in ("reptile", "_gradients", "__init__", "maml"):
         registry(name, "")
-    assert plugins.names("algorithm") == ["maml", "reptile"]
+    assert plugins.list_names("algorithm") == ["maml", "reptile"]
 
 
 def test_the_summary_is_the_first_line_of_the_docstring(registry):
     registry("maml", MAML)
     registry("silent", "x = 1")
-    assert plugins.summary("algorithm", "maml") == "MAML: gradient steps from a learned start."
-    assert plugins.summary("algorithm", "silent") == ""
+    assert plugins.read_summary("algorithm", "maml") == "MAML: gradient steps from a learned start."
+    assert plugins.read_summary("algorithm", "silent") == ""
 
 
 def test_a_config_is_read_without_importing_its_module(registry):
     registry("maml", MAML)  # whose import would fail
-    config = plugins.config_class("algorithm", "maml")
+    config = plugins.read_config_class("algorithm", "maml")
     assert config(inner_lr=0.1).inner_steps == 5
     assert typing.get_type_hints(config)["order"] == typing.Literal["first", "second"]
-    assert config is plugins.config_class("algorithm", "maml")
+    assert config is plugins.read_config_class("algorithm", "maml")
 
 
 def test_an_edited_module_gives_its_new_config(registry):
     registry("maml", MAML)
-    before = plugins.config_class("algorithm", "maml")(inner_lr=0.1)
+    before = plugins.read_config_class("algorithm", "maml")(inner_lr=0.1)
     registry("maml", MAML.replace("STEPS = 5", "STEPS = 7"))
-    after = plugins.config_class("algorithm", "maml")(inner_lr=0.1)
+    after = plugins.read_config_class("algorithm", "maml")(inner_lr=0.1)
     assert (before.inner_steps, after.inner_steps) == (5, 7)
 
 
 def test_fields_carry_words_default_and_comment_of_the_source(registry):
     registry("maml", MAML)
-    learning_rate, steps, order, lines = plugins.fields("algorithm", "maml")
+    learning_rate, steps, order, lines = plugins.list_fields("algorithm", "maml")
     assert learning_rate == (
         "inner_lr",
         "a number, above 0",
         dataclasses.MISSING,
         "inner learning rate, above 0: µ in the paper",
     )
-    assert steps == ("inner_steps", "a whole number, at least 1", 5, "gradient steps, in training")
+    assert steps == (
+        "inner_steps",
+        "a whole number, at least 1",
+        5,
+        "Gradient steps on the support, in training and in evaluation",
+    )
     assert order == ("order", "one of first, second", "second", "")
     assert [line.slope for line in lines.default] == [1.0]
 
@@ -112,24 +124,40 @@ def test_the_fields_of_a_base_class_carry_their_comments_too(registry):
         f"from dataclasses import dataclass\n{source}@dataclass(frozen=True)\nclass Config(Base):\n    pass\n"
     )
     registry("maml", source)
-    assert plugins.fields("algorithm", "maml") == [("width", "a whole number", 1, "pixels")]
+    assert plugins.list_fields("algorithm", "maml") == [("width", "a whole number", 1, "pixels")]
 
 
-def test_a_comment_may_stand_within_the_parentheses_of_a_long_default(registry):
-    registry("maml", MAML.replace('= "second"\n', '= (\n        "second"  # of the outer gradient\n    )\n'))
-    assert plugins.fields("algorithm", "maml")[2].comment == "of the outer gradient"
+def test_a_config_may_inherit_options_that_several_plugins_share(registry):
+    source = (
+        "from dataclasses import dataclass\nfrom metarun.options import InnerSteps\n@dataclass(frozen=True)\n"
+    )
+    registry("maml", f"{source}class Config(InnerSteps):\n    inner_lr: float = 0.5  # its own step size\n")
+    steps, rate, *_ = plugins.list_fields("algorithm", "maml")
+    assert (steps.name, steps.default) == ("inner_steps", 1)
+    assert steps.comment.startswith("gradient steps on the support")
+    assert (rate.name, rate.default, rate.comment) == ("inner_lr", 0.5, "its own step size")
+
+
+def test_a_folder_is_a_plugin_as_a_file_is_and_its_other_files_are_none(registry):
+    registry("maml", MAML)
+    registry("fusion/__init__", MAML)
+    registry("fusion/soup", MAML)
+    registry("_shared/__init__", MAML)
+    assert plugins.list_names("algorithm") == ["fusion", "maml"]
+    assert plugins.read_summary("algorithm", "fusion") == plugins.read_summary("algorithm", "maml")
+    assert plugins.list_fields("algorithm", "fusion")[:3] == plugins.list_fields("algorithm", "maml")[:3]
 
 
 def test_annotations_may_be_postponed(registry):
     registry("maml", MAML.replace('"""\n\nfrom', '"""\n\nfrom __future__ import annotations\n\nfrom'))
-    assert plugins.fields("algorithm", "maml")[1].description == "a whole number, at least 1"
+    assert plugins.list_fields("algorithm", "maml")[1].description == "a whole number, at least 1"
 
 
 @pytest.mark.parametrize("kind", plugins.FOLDERS)
 def test_every_plugin_of_metarun_has_a_summary_and_a_commented_config(kind):
-    for name in plugins.names(kind):
-        assert plugins.summary(kind, name), name
-        uncommented = [field.name for field in plugins.fields(kind, name) if not field.comment]
+    for name in plugins.list_names(kind):
+        assert plugins.read_summary(kind, name), name
+        uncommented = [field.name for field in plugins.list_fields(kind, name) if not field.comment]
         assert not uncommented, f"{kind} {name}: {uncommented}"
 
 
@@ -158,14 +186,14 @@ def test_every_plugin_of_metarun_has_a_summary_and_a_commented_config(kind):
 def test_a_config_that_cannot_stand_alone_is_a_plugin_error(claim, source, registry):
     registry("maml", source)
     with pytest.raises(plugins.PluginError, match=r"maml\.py"):
-        plugins.config_class("algorithm", "maml")
+        plugins.read_config_class("algorithm", "maml")
 
 
 @pytest.mark.parametrize("name", ["../maml", "missing", "_gradients", ""])
 def test_only_names_of_the_folder_are_read(name, registry):
     registry("_gradients", MAML)
     with pytest.raises(plugins.PluginError, match="there is no algorithm"):
-        plugins.config_class("algorithm", name)
+        plugins.read_config_class("algorithm", name)
 
 
 def test_the_real_config_is_of_the_modules_own_classes_and_equal_in_value(registry):
@@ -173,9 +201,9 @@ def test_the_real_config_is_of_the_modules_own_classes_and_equal_in_value(regist
         "maml",
         MAML.replace("import jax_is_not_here.numpy as jnp\n", "").replace("TABLE = jnp.zeros(3)\n", ""),
     )
-    twin_class = plugins.config_class("algorithm", "maml")
+    twin_class = plugins.read_config_class("algorithm", "maml")
     twin = twin_class(inner_lr=0.1, order="first")
-    real = plugins.real_config("algorithm", "maml", twin)
+    real = plugins.make_config("algorithm", "maml", twin)
     module = plugins.load("algorithm", "maml")
     assert isinstance(real, module.Config) and not isinstance(real, twin_class)
     assert isinstance(real.lines[0], module.Line)

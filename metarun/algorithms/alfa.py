@@ -4,13 +4,14 @@ Baik et al. 2020, ALFA, arXiv 2011.00209. For each array l of the parameters (a 
 
     θ_{j+1,l} = β_{j,l} · θ_{j,l} − α_{j,l} · ∇L_S(θ_j)_l,      (α_j, β_j) = (a, b) ∘ (1 + g(τ_j)),
 
-where τ_j holds the mean gradient and the mean weight of every array, g is a perceptron with one hidden layer as wide as
-τ, and a (from `inner_lr`) and b (from 1) are learned, one of each an array. The outer objective is the query loss after
-the last step; it trains g, a, b and, with `initial: learned`, the start θ_0. With `initial: random` θ_0 stays as it was
-drawn, as in the paper's "ALFA + random initialisation".
+where τ_j holds the mean gradient and the mean weight of every array, and g is a perceptron with one hidden layer as
+wide as τ. a and b are learned, one number of each for every array; a starts from `inner_lr` and b from 1. The outer
+objective is the query loss after the last step. It trains g, a, b and, with `initial: learned`, the start θ_0. With
+`initial: random` θ_0 stays as it was drawn, as in the paper's "ALFA + random initialisation".
 
-Deviations: the paper writes (α_j, β_j) = g(τ_j); a, b and the 1 are ours, so that before training the inner loop is
-about that of MAML: the last layer of g begins a tenth as large as other layers.
+Deviations: the paper writes (α_j, β_j) = g(τ_j). The factors a and b and the 1 are ours: with them the inner loop is
+about that of MAML before training, because the last layer of g begins a tenth as large as other layers. Clipping by
+`inner_clip_norm` is ours too; τ then holds the clipped gradient.
 """
 
 from dataclasses import dataclass
@@ -20,83 +21,86 @@ import jax
 import jax.numpy as jnp
 
 from metarun import base, trees
-from metarun.algorithms import _inner, _network
+from metarun.blocks import inner_loop, networks, outer_loss, weight_generator
+from metarun.blocks.inner_loop import Learner
+from metarun.options import InnerLoop
 from metarun.ranges import Above, AtLeast
-
-FIRST_SCALE = 0.1  # of the last layer of g before training
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(InnerLoop):
     """The inner loop."""
 
-    inner_steps: Annotated[int, AtLeast(0)] = 5  # steps on the support
-    inner_lr: Annotated[float, Above(0)] = 0.01  # where a begins, for a mean over the support
+    inner_steps: Annotated[int, AtLeast(0)] = 5  # gradient steps on the support; 0: none
+    # First value of a, for a loss that is the mean over the support.
+    inner_lr: Annotated[float, Above(0)] = 0.01
     initial: Literal["learned", "random"] = "learned"  # the start of every task: trained, or as it was drawn
-    order: Literal["second", "first"] = "second"  # of the outer gradient; first drops the Hessian
-    loop: Literal["scan", "unroll"] = "unroll"  # of the inner steps: scan compiles faster, unroll runs faster
-    rematerialise: bool = False  # recompute each inner step in the backward pass: less memory, more time
 
 
-def means(tree):
-    """The mean of every array, [array]."""
-    return jnp.stack([leaf.mean() for leaf in jax.tree.leaves(tree)])
+EXAMPLE = base.Example(options={"inner_steps": 2, "inner_lr": 0.02})
 
 
-def build(config: Config, model: base.Model, objective: base.Objective, earlier=None) -> base.Algorithm:
-    """The four functions. Needs no earlier stage.
+def build(config: Config, model: base.Model, problem: base.Problem, earlier=None) -> base.Algorithm:
+    """Return ALFA's functions. It needs no earlier stage.
 
     Returns:
-      An algorithm that trains {"generator", "rates" [array], "decays" [array]}, with "params" among them or frozen.
+      An algorithm that trains {"generator", "rates" [array], "decays" [array]}. The start "params" is among them, or
+      frozen.
     """
-    support_loss = _inner.support_loss(model, objective)
-    predict = _inner.predictor(model)
+    support_loss = inner_loop.make_support_loss(model, problem.objective)
+    predict = inner_loop.make_predict(model)
 
     def init(key, episodes: base.Episode, earlier) -> base.Weights:
         model_key, generator_key = jax.random.split(key)
         params = model.init(model_key, trees.first(episodes.support.inputs))
-        arrays = len(jax.tree.leaves(params))
-        first, last = _network.init_perceptron(generator_key, [2 * arrays] * 3)
-        trained = {
-            "generator": [first, jax.tree.map(lambda leaf: FIRST_SCALE * leaf, last)],
-            "rates": jnp.full(arrays, config.inner_lr, first["bias"].dtype),
-            "decays": jnp.ones(arrays),
-        }
+        trained = init_generator(config, generator_key, len(jax.tree.leaves(params)))
         if config.initial == "random":
             return base.Weights(trained, params)
         return base.Weights(trained | {"params": params})
 
-    def adapt(weights: base.Weights, support: base.Examples) -> _inner.Learner:
+    def adapt(weights: base.Weights, support: base.Examples) -> Learner:
         start = weights.trained["params"] if config.initial == "learned" else weights.frozen
-        return update(weights, _inner.Learner(start, support.inputs), support)
+        return update(weights, Learner(start, support.inputs), support)
 
-    def update(weights: base.Weights, learner: _inner.Learner, support: base.Examples) -> _inner.Learner:
-        trained = weights.trained
-
+    def update(weights: base.Weights, learner: Learner, support: base.Examples) -> Learner:
         def step(params, _):
-            slope = _inner.bounded(jax.grad(support_loss)(params, support), None, config.order)
-            rates, decays = generate(trained, slope, params)
-            leaves, structure = jax.tree.flatten(params)
-            slopes = jax.tree.leaves(slope)
-            stepped = [
-                decays[index] * leaf - rates[index] * slopes[index] for index, leaf in enumerate(leaves)
-            ]
-            return jax.tree.unflatten(structure, stepped), ()
+            gradient = jax.grad(support_loss)(params, support)
+            gradient = inner_loop.bound(config, gradient, config.order == "first")
+            return take_step(weights.trained, params, gradient), ()
 
-        params, _ = _inner.repeat(
-            step, learner.params, (), config.inner_steps, config.loop, config.rematerialise
-        )
-        return _inner.Learner(params, support.inputs)
+        params, _ = inner_loop.repeat(config, step, learner.params, rematerialise=config.rematerialise)
+        return Learner(params, support.inputs)
 
-    def loss(weights: base.Weights, episode: base.Episode, key):
-        learner = adapt(weights, episode.support)
-        return _inner.query_loss(objective, predict(learner, episode.query.inputs), episode.query)
-
-    return base.Algorithm(init, loss, adapt, predict, update=update)
+    loss = outer_loss.make_query_loss(adapt, predict, problem.objective)
+    return base.Algorithm(init, loss, adapt, predict, update)
 
 
-def generate(trained, gradient, params):
-    """(α, β) of one inner step, each [array]."""
-    state = jnp.concatenate([means(gradient), means(params)])
-    rates, decays = jnp.split(1 + _network.perceptron(trained["generator"], state), 2)
+def init_generator(config: Config, key, arrays: int) -> dict[str, base.PyTree]:
+    """Return g, a and b for parameters of so many arrays."""
+    generator = weight_generator.init(key, 2 * arrays, 2 * arrays, 2 * arrays)
+    return {
+        "generator": generator,
+        "rates": jnp.full(arrays, config.inner_lr, generator[0][base.BIAS].dtype),
+        "decays": jnp.ones(arrays),
+    }
+
+
+def take_step(trained, params: base.PyTree, gradient: base.PyTree) -> base.PyTree:
+    """Return the parameters after one inner step."""
+    rates, decays = generate_rates(trained, params, gradient)
+    leaves, structure = jax.tree.flatten(params)
+    slopes = jax.tree.leaves(gradient)
+    moved = [decays[index] * leaf - rates[index] * slopes[index] for index, leaf in enumerate(leaves)]
+    return jax.tree.unflatten(structure, moved)
+
+
+def generate_rates(trained, params: base.PyTree, gradient: base.PyTree):
+    """Return (α, β) of one inner step, each [array]."""
+    state = jnp.concatenate([average_arrays(gradient), average_arrays(params)])
+    rates, decays = jnp.split(1 + networks.perceptron(trained["generator"], state), 2)
     return trained["rates"] * rates, trained["decays"] * decays
+
+
+def average_arrays(tree: base.PyTree):
+    """Return the mean of every array, [array]."""
+    return jnp.stack([leaf.mean() for leaf in jax.tree.leaves(tree)])

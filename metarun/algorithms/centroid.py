@@ -1,7 +1,7 @@
 """The nearest class mean of frozen features: no training and no gradient, for each task an average.
 
 With f the features from the body of the stage `pretrained`, and c_k the mean of those of class k in the support, the
-logits of a query are −‖f(x) − c_k‖². Features first become (Wang et al. 2019, SimpleShot, arXiv 1911.04623)
+logits of a query are −‖f(x) − c_k‖². Before that the features become (Wang et al. 2019, SimpleShot, arXiv 1911.04623)
 
     transform: none           f                            their UN
     transform: unit           f / ‖f‖                      their L2N
@@ -19,7 +19,9 @@ from typing import Literal, NamedTuple
 import jax
 
 from metarun import base, trees
-from metarun.algorithms import _features, _inner, _prototypes, _transfer
+from metarun.blocks import earlier_stages, metric_space, outer_loss, pretrained_body, target_kinds
+
+EXAMPLE = base.Example(earlier=("pretrain",))
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,8 @@ class Config:
     """The features."""
 
     pretrained: str = "pretrain"  # name of the earlier stage whose features are used
-    transform: Literal["none", "unit", "centred_unit"] = (
-        "centred_unit"  # of the features, before anything else
-    )
+    # What happens to the features first: nothing, length 1, or the training mean taken off and then length 1.
+    transform: Literal["none", "unit", "centred_unit"] = "centred_unit"
 
 
 class Learner(NamedTuple):
@@ -40,47 +41,43 @@ class Learner(NamedTuple):
     reference: base.PyTree  # the support's inputs
 
 
-def build(config: Config, model: base.Model, objective: base.Objective, earlier=None) -> base.Algorithm:
-    """The four functions, on the earlier stage `pretrained`.
+def build(config: Config, model: base.Model, problem: base.Problem, earlier=None) -> base.Algorithm:
+    """Build the four functions on the earlier stage `pretrained`.
 
     Returns:
-      An algorithm that trains nothing: its weights are the frozen {"body", "mean"}. Its init raises ConfigError where
+      An algorithm that trains nothing: its weights are the frozen {"body", "mean"}. Its init raises ConfigError if
       that stage has another model.
 
     Raises:
-      ValueError: there is no such stage, or no classes.
+      ValueError: there is no such stage, or the targets are no classes.
     """
-    _features.refuse_numbers(objective, "centroid")
-    _transfer.refuse_missing(config.pretrained, earlier)
+    ways = target_kinds.require_ways(problem, "centroid")
+    earlier_stages.find("pretrained", config.pretrained, earlier)
 
     def init(key, episodes: base.Episode, earlier) -> base.Weights:
-        inputs = trees.first(episodes.support.inputs)
-        body = _transfer.body_of(config.pretrained, earlier[config.pretrained], model, inputs)
+        inputs, weights = trees.first(episodes.support.inputs), earlier[config.pretrained]
+        body = pretrained_body.extract_body(config.pretrained, weights, model, inputs)
         if config.transform != "centred_unit":
             return base.Weights((), {"body": body, "mean": ()})
         features = jax.lax.map(lambda task: model.embed(body, task, reference=task), episodes.support.inputs)
         return base.Weights((), {"body": body, "mean": features.mean(axis=(0, 1))})
 
-    def features_of(frozen, inputs, reference):
+    def compute_features(frozen, inputs, reference):
         features = model.embed(frozen["body"], inputs, reference=reference)
         if config.transform == "none":
             return features
         if config.transform == "centred_unit":
             features = features - frozen["mean"][None]
-        return _prototypes.unit(features)
+        return metric_space.unit(features)
 
     def adapt(weights: base.Weights, support: base.Examples) -> Learner:
         inputs = support.inputs
-        features = features_of(weights.frozen, inputs, inputs)
-        ways = _features.ways(model, objective, inputs)
-        return Learner(weights.frozen, _prototypes.class_means(features, support.targets, ways), inputs)
+        features = compute_features(weights.frozen, inputs, inputs)
+        return Learner(weights.frozen, metric_space.class_means(features, support.targets, ways), inputs)
 
     def predict(learner: Learner, inputs):
-        features = features_of(learner.frozen, inputs, learner.reference)
-        return -_prototypes.squared_distances(features, learner.means)
+        features = compute_features(learner.frozen, inputs, learner.reference)
+        return -metric_space.squared_distances(features, learner.means)
 
-    def loss(weights: base.Weights, episode: base.Episode, key):
-        outputs = predict(adapt(weights, episode.support), episode.query.inputs)
-        return _inner.query_loss(objective, outputs, episode.query)
-
+    loss = outer_loss.make_query_loss(adapt, predict, problem.objective)
     return base.Algorithm(init, loss, adapt, predict)

@@ -1,9 +1,9 @@
 """Fine-tuning: some gradient steps on the support, from a pre-trained network, without meta-learning.
 
-From the body φ and the last layer of the stage `pretrained`, `inner_steps` steps of an optimizer on the loss of the
-whole support. For classification the last layer begins anew, at zero, with one output a way; for regression it is the
-pre-trained one. `adapts: head` leaves φ as it is ("Baseline" of Chen et al. 2019, arXiv 1904.04232), `adapts: all` does
-not (Yosinski et al. 2014, 1411.1792). With 0 steps nothing is adapted.
+The start is the body φ and the last layer of the stage `pretrained`. Each of `inner_steps` steps of an optimizer lowers
+the loss of the whole support. In a regression the last layer is the pre-trained one; in a classification it begins
+anew, at zero, with one output for each way. `adapts: head` leaves φ as it is ("Baseline" of Chen et al. 2019, arXiv
+1904.04232), `adapts: all` does not (Yosinski et al. 2014, 1411.1792). With 0 steps nothing is adapted.
 
 The stage has nothing to train: give it `training: {steps: 1, tasks_per_step: 1}`. Its loss is the query loss after
 adaptation, without a gradient.
@@ -17,22 +17,32 @@ from typing import Annotated, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from metarun import base, errors, trees
-from metarun.algorithms import _features, _inner, _network, _transfer
-from metarun.ranges import Above, AtLeast
+from metarun import base, trees
+from metarun.blocks import (
+    backbone,
+    earlier_stages,
+    inner_loop,
+    networks,
+    outer_loss,
+    pretrained_body,
+    target_kinds,
+)
+from metarun.options import InnerLoop, InnerSteps
+from metarun.ranges import AtLeast
+
+EXAMPLE = base.Example(earlier=("pretrain",))
 
 
 @dataclass(frozen=True)
-class Config:
-    """From where, what, and how far."""
+class Config(InnerSteps):
+    """The start, and how far the support moves it."""
 
     pretrained: str = "pretrain"  # name of the earlier stage whose network is adapted
     adapts: Literal["head", "all"] = "head"  # the last layer, or the whole network
     inner_steps: Annotated[int, AtLeast(0)] = 100  # gradient steps on the support
-    inner_lr: Annotated[float, Above(0)] = 0.01  # step size, for a loss that is the mean over the support
-    inner_optimizer: Literal["sgd", "momentum", "rmsprop", "adam", "adam_without_momentum"] = (
-        "momentum"  # whose direction the step size multiplies; moments 0.9, 0.999
-    )
+    # The optimizer whose direction the step size multiplies; moments 0.9, 0.999.
+    inner_optimizer: Literal["sgd", "momentum", "rmsprop", "adam", "adam_without_momentum"] = "momentum"
+    loop: Literal["scan", "unroll"] = "scan"  # of the inner steps: scan compiles faster, unroll runs faster
 
 
 class Learner(NamedTuple):
@@ -43,63 +53,49 @@ class Learner(NamedTuple):
     reference: base.PyTree
 
 
-def build(config: Config, model: base.Model, objective: base.Objective, earlier=None) -> base.Algorithm:
-    """The four functions, on the earlier stage `pretrained`.
+def build(config: Config, model: base.Model, problem: base.Problem, earlier=None) -> base.Algorithm:
+    """Build the four functions on the earlier stage `pretrained`.
 
     Returns:
       An algorithm that trains nothing: its weights are the frozen {"body", "head"} of that stage. Its init raises
-      ConfigError where that stage has another model, or in regression no last layer.
+      ConfigError if that stage has another model, or no last layer in a regression.
 
     Raises:
-      ValueError: there is no such stage, or targets are neither labels nor numbers.
+      ValueError: there is no such stage, or the targets are sentences.
     """
-    _transfer.refuse_missing(config.pretrained, earlier)
-    labelled = _features.has_labels(objective)
-    optimizer = _inner.OPTIMIZERS[config.inner_optimizer]()
+    earlier_stages.find("pretrained", config.pretrained, earlier)
+    target_kinds.refuse_tokens(problem)
+    optimizer = inner_loop.OPTIMIZERS[config.inner_optimizer]()
+    steps = InnerLoop(config.inner_steps, config.inner_lr, config.inner_clip_norm, config.loop, order="first")
 
     def init(key, episodes: base.Episode, earlier) -> base.Weights:
         inputs, weights = trees.first(episodes.support.inputs), earlier[config.pretrained]
-        body = _transfer.body_of(config.pretrained, weights, model, inputs)
-        if labelled:
-            return base.Weights((), {"body": body})
-        if "head" not in weights.trained:
-            raise errors.ConfigError(
-                f"the stage {config.pretrained} has no last layer to fine-tune in a regression",
-                "algorithm.pretrained",
-                "name a stage whose algorithm is pretrain",
-            )
-        return base.Weights((), {"body": body, "head": weights.trained["head"]})
-
-    def first_head(body, support: base.Examples):
-        inputs = support.inputs
-        features, ways = (
-            _features.width(model, body, inputs),
-            _features.ways(model, objective, inputs),
-        )
-        return {"kernel": jnp.zeros((features, ways)), "bias": jnp.zeros(ways)}
+        network = pretrained_body.extract_network(config.pretrained, weights, model, problem.spec, inputs)
+        return base.Weights((), network)
 
     def adapt(weights: base.Weights, support: base.Examples) -> Learner:
         body, inputs = weights.frozen["body"], support.inputs
-        head = first_head(body, support) if labelled else weights.frozen["head"]
-        features = model.embed(body, inputs, reference=inputs)
+        head = weights.frozen.get(base.HEAD) or init_head(model, body, inputs, problem.spec.output_size)
+        pretrained_features = model.embed(body, inputs, reference=inputs)
 
         def support_loss(params):
-            seen = (
-                features if config.adapts == "head" else model.embed(params["body"], inputs, reference=inputs)
-            )
-            return objective.loss(_network.dense(params["head"], seen), support.targets)
+            features = pretrained_features
+            if config.adapts == "all":
+                features = model.embed(params["body"], inputs, reference=inputs)
+            return problem.objective.loss(networks.dense(params[base.HEAD], features), support.targets)
 
-        params = {"head": head} if config.adapts == "head" else {"head": head, "body": body}
-        step = _inner.make_step(jax.grad(support_loss), optimizer, config.inner_lr, None, "first")
-        start = params, optimizer.init(params)
-        (params, _), _ = _inner.repeat(step, start, (), config.inner_steps, "scan")
-        return Learner(params.get("body", body), params["head"], inputs)
+        params = {base.HEAD: head} if config.adapts == "head" else {base.HEAD: head, "body": body}
+        params = inner_loop.descend(steps, jax.grad(support_loss), params, optimizer=optimizer)
+        return Learner(params.get("body", body), params[base.HEAD], inputs)
 
     def predict(learner: Learner, inputs):
-        return _network.dense(learner.head, model.embed(learner.body, inputs, reference=learner.reference))
+        return networks.dense(learner.head, model.embed(learner.body, inputs, reference=learner.reference))
 
-    def loss(weights: base.Weights, episode: base.Episode, key):
-        outputs = predict(adapt(weights, episode.support), episode.query.inputs)
-        return _inner.query_loss(objective, outputs, episode.query)
-
+    loss = outer_loss.make_query_loss(adapt, predict, problem.objective)
     return base.Algorithm(init, loss, adapt, predict)
+
+
+def init_head(model: base.Model, body: base.PyTree, inputs: base.PyTree, ways: int) -> base.PyTree:
+    """Return a last layer of zeros, whose logits are all equal."""
+    features = backbone.count_features(model, body, inputs)
+    return {base.KERNEL: jnp.zeros((features, ways)), base.BIAS: jnp.zeros(ways)}

@@ -18,8 +18,10 @@ import jax.numpy as jnp
 import optax
 
 from metarun import base, trees
-from metarun.algorithms import _features, _inner, _network, _prototypes, _transfer
+from metarun.blocks import earlier_stages, metric_space, networks, outer_loss, pretrained_body, target_kinds
 from metarun.ranges import Above, AtLeast
+
+EXAMPLE = base.Example(earlier=("pretrain",))
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,10 @@ class Config:
     """The features and the problem."""
 
     pretrained: str = "pretrain"  # name of the earlier stage whose features are used
-    strength: Annotated[float, Above(0)] = 1.0  # of the regularisation; 1/C of scikit-learn
+    strength: Annotated[float, Above(0)] = 1.0  # strength of the regularisation; 1/C of scikit-learn
     unit_length: bool = True  # divide the features of each example by their norm
     tolerance: Annotated[float, Above(0)] = 1e-4  # largest entry of the gradient at the solution
-    limit: Annotated[int, AtLeast(1)] = 200  # steps of L-BFGS at most
+    limit: Annotated[int, AtLeast(1)] = 200  # most steps of L-BFGS
 
 
 class Learner(NamedTuple):
@@ -41,47 +43,40 @@ class Learner(NamedTuple):
     reference: base.PyTree  # the support's inputs
 
 
-def build(config: Config, model: base.Model, objective: base.Objective, earlier=None) -> base.Algorithm:
-    """The four functions, on the earlier stage `pretrained`.
+def build(config: Config, model: base.Model, problem: base.Problem, earlier=None) -> base.Algorithm:
+    """Build the four functions on the earlier stage `pretrained`.
 
     Returns:
-      An algorithm that trains nothing: its weights are the frozen body of that stage. Its init raises ConfigError where
+      An algorithm that trains nothing: its weights are the frozen body of that stage. Its init raises ConfigError if
       that stage has another model.
 
     Raises:
-      ValueError: there is no such stage, or no classes.
+      ValueError: there is no such stage, or the targets are no classes.
     """
-    _features.refuse_numbers(objective, "logistic")
-    _transfer.refuse_missing(config.pretrained, earlier)
+    ways = target_kinds.require_ways(problem, "logistic")
+    earlier_stages.find("pretrained", config.pretrained, earlier)
 
     def init(key, episodes: base.Episode, earlier) -> base.Weights:
-        inputs = trees.first(episodes.support.inputs)
-        return base.Weights(
-            (), _transfer.body_of(config.pretrained, earlier[config.pretrained], model, inputs)
-        )
+        inputs, weights = trees.first(episodes.support.inputs), earlier[config.pretrained]
+        return base.Weights((), pretrained_body.extract_body(config.pretrained, weights, model, inputs))
 
-    def features_of(body, inputs, reference):
+    def compute_features(body, inputs, reference):
         features = model.embed(body, inputs, reference=reference)
-        return _prototypes.unit(features) if config.unit_length else features
+        return metric_space.unit(features) if config.unit_length else features
 
     def adapt(weights: base.Weights, support: base.Examples) -> Learner:
-        inputs = support.inputs
-        features = features_of(weights.frozen, inputs, inputs)
-        classifier = fit(config, features, support.targets, _features.ways(model, objective, inputs))
-        return Learner(weights.frozen, classifier, inputs)
+        features = compute_features(weights.frozen, support.inputs, support.inputs)
+        return Learner(weights.frozen, fit(config, features, support.targets, ways), support.inputs)
 
     def predict(learner: Learner, inputs):
-        return _network.dense(learner.classifier, features_of(learner.body, inputs, learner.reference))
+        return networks.dense(learner.classifier, compute_features(learner.body, inputs, learner.reference))
 
-    def loss(weights: base.Weights, episode: base.Episode, key):
-        outputs = predict(adapt(weights, episode.support), episode.query.inputs)
-        return _inner.query_loss(objective, outputs, episode.query)
-
+    loss = outer_loss.make_query_loss(adapt, predict, problem.objective)
     return base.Algorithm(init, loss, adapt, predict)
 
 
 def fit(config: Config, features, labels, ways: int):
-    """The classifier {"kernel", "bias"} at the minimum of the problem in the module's docstring.
+    """Return the classifier {"kernel", "bias"} at the minimum of the problem in the module's docstring.
 
     Args:
       features: [example, feature]
@@ -89,14 +84,14 @@ def fit(config: Config, features, labels, ways: int):
     """
 
     def objective(classifier):
-        log_probabilities = jax.nn.log_softmax(_network.dense(classifier, features))
-        fit = -jnp.take_along_axis(log_probabilities, labels[:, None], axis=-1).sum()
-        return fit + config.strength / 2 * jnp.square(classifier["kernel"]).sum()
+        log_probabilities = jax.nn.log_softmax(networks.dense(classifier, features))
+        misfit = -jnp.take_along_axis(log_probabilities, labels[:, None], axis=-1).sum()
+        return misfit + config.strength / 2 * jnp.square(classifier[base.KERNEL]).sum()
 
     solver = optax.lbfgs()
     value_and_gradient = optax.value_and_grad_from_state(objective)
 
-    def unfinished(carry):
+    def is_unfinished(carry):
         _, _, steps, steepest = carry
         return (steps < config.limit) & (steepest > config.tolerance)
 
@@ -110,9 +105,7 @@ def fit(config: Config, features, labels, ways: int):
         steepest = jnp.max(jnp.array([jnp.abs(leaf).max() for leaf in jax.tree.leaves(slope)]))
         return optax.apply_updates(classifier, updates), memory, steps + 1, steepest
 
-    start = {
-        "kernel": jnp.zeros((features.shape[-1], ways), features.dtype),
-        "bias": jnp.zeros(ways, features.dtype),
-    }
+    kernel = jnp.zeros((features.shape[-1], ways), features.dtype)
+    start = {base.KERNEL: kernel, base.BIAS: jnp.zeros(ways, features.dtype)}
     infinity = jnp.full((), jnp.inf, features.dtype)
-    return jax.lax.while_loop(unfinished, advance, (start, solver.init(start), 0, infinity))[0]
+    return jax.lax.while_loop(is_unfinished, advance, (start, solver.init(start), 0, infinity))[0]

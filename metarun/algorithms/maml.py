@@ -7,11 +7,11 @@ Finn, Abbeel, Levine 2017, arXiv 1703.03400. The inner loop descends the support
 and the outer objective is the query loss L_Q(θ_K). `order: second` differentiates through every inner step;
 `order: first` (FOMAML) takes ∂θ_K/∂θ for the identity, which drops the Hessian term.
 
-Published methods that are this formula with other settings, each with a config of its name:
+Some published methods are this formula with other settings. Each has a config of its name:
 
 - ANIL (Raghu et al. 2019, 1909.09157): `adapts: head`; BOIL (Oh et al. 2020, 2008.08882): `adapts: body`.
-- Meta-SGD (Li et al. 2017, 1707.09835): `learned_lr: parameter`. The start of every α is `inner_lr`, where the paper
-  draws one number for all from [0.005, 0.1].
+- Meta-SGD (Li et al. 2017, 1707.09835): `learned_lr: parameter`. Every α starts from `inner_lr`, where the paper draws
+  one number for all from [0.005, 0.1].
 - MAML++ (Antoniou et al. 2018, 1810.09502): `learned_lr: layer_and_step`, `outer_loss: annealed`,
   `normalisation_per_step: true` and a cosine schedule of the outer optimizer. As in the authors' code a rate belongs
   to one array (a kernel, a bias), scales and offsets of the normalisation do not adapt, and the multi-step loss moves
@@ -22,10 +22,11 @@ Published methods that are this formula with other settings, each with a config 
 With `inner_loss: mean` L_S is the mean over the support. The MAML authors' code sums the means of the classes, which is
 `inner_loss: sum`: the mean times the number of outputs. Its 0.4 in 5 ways, and its 0.1 in 20, are 2.0 for the mean.
 
-`inner_clip_norm` is ours: where α is above what the curvature of a task allows, every step after the ones that were
-trained is further off than the last, up to infinity; a bounded gradient keeps the learner near.
+`inner_clip_norm` is ours. Where α is above what the curvature of a task allows, every step after the trained ones is
+further off than the step before, up to infinity; a bounded gradient keeps the learner near.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -34,164 +35,208 @@ import jax.numpy as jnp
 import numpy as np
 
 from metarun import base, errors, trees
-from metarun.algorithms import _inner
-from metarun.algorithms._inner import Learner
-from metarun.ranges import Above, AtLeast
+from metarun.blocks import inner_loop, outer_loss
+from metarun.blocks.inner_loop import Learner
+from metarun.options import InnerLoop
+from metarun.ranges import Above
 
-ANNEALING = 0.1  # of the outer steps, in which the multi-step loss moves to the last inner step
-LEAST_SHARE = 0.03  # of what an inner step counts at first, while there is a multi-step loss
+ANNEALING = 0.1  # share of the outer steps in which the multi-step loss moves to the last inner step
+LEAST_SHARE = 0.03  # of an inner step's first weight: its least weight while there is a multi-step loss
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(InnerLoop):
     """The inner loop, and what of it is learned."""
 
-    inner_steps: Annotated[int, AtLeast(0)] = 1  # gradient steps on the support
-    inner_lr: Annotated[float, Above(0)] = 0.01  # α, or what it starts from where it is learned
-    learned_lr: Literal["global", "layer", "parameter", "layer_and_step"] | None = None  # α that are learned:
-    # one, one for each array, one for each number of it, one for each array and
-    # step; null: α is fixed. Steps beyond those of the training take the last step's
-    inner_loss: Literal["mean", "sum"] = "mean"  # over the support; sum: the mean times the number of outputs
-    inner_optimizer: Literal["sgd", "momentum", "rmsprop", "adam", "adam_without_momentum"] = (
-        "sgd"  # whose direction α multiplies; moments 0.9, 0.999
-    )
-    inner_clip_norm: Annotated[float, Above(0)] | None = None  # largest norm of an inner gradient; null: any
+    inner_lr: Annotated[float, Above(0)] = 0.01  # α, or the first value of a learned α
+    # Which α are learned: one in all, one for each array, one for each number of an array, or one for each array and
+    # step. Steps beyond those of the training take the last step's. null: α is fixed.
+    learned_lr: Literal["global", "layer", "parameter", "layer_and_step"] | None = None
+    # Loss over the support; sum: the mean times the number of outputs.
+    inner_loss: Literal["mean", "sum"] = "mean"
+    # The optimizer whose direction α multiplies. Decay rates of the moments are 0.9 and 0.999.
+    inner_optimizer: Literal["sgd", "momentum", "rmsprop", "adam", "adam_without_momentum"] = "sgd"
     adapts: Literal["all", "head", "body"] = "all"  # head: the last layer (ANIL); body: all but it (BOIL)
     normalisation_per_step: bool = False  # each inner step has its own scales and offsets, and none adapts
-    order: Literal["second", "first"] = "second"  # of the outer gradient; first is FOMAML
-    outer_loss: Literal["last", "all", "annealed"] = (
-        "last"  # of the query after the last inner step, the mean over all, or from that to the last: MAML++
-    )
-    loop: Literal["scan", "unroll"] = "unroll"  # of the inner steps: scan compiles faster, unroll runs faster
-    rematerialise: bool = False  # recompute each inner step in the backward pass: less memory, more time
+    # Which loss the outer step takes: the query loss after the last inner step, the mean over all inner steps, or a
+    # weighting that moves from the mean to the last step (MAML++).
+    outer_loss: Literal["last", "all", "annealed"] = "last"
 
 
-def build(config: Config, model: base.Model, objective: base.Objective, earlier=None) -> base.Algorithm:
-    """The four functions. Needs no earlier stage.
+def build(config: Config, model: base.Model, problem: base.Problem, earlier=None) -> base.Algorithm:
+    """Return MAML's functions. It needs no earlier stage.
 
-    With `learned_lr` what is trained is {"params", "rates"}, else the model's parameters. With
-    `normalisation_per_step` their scales and offsets have the inner step as first axis.
+    With `learned_lr` {"params", "rates"} are trained, else the model's parameters alone. With `normalisation_per_step`
+    their scales and offsets have the inner step as first axis.
 
     Returns:
       An algorithm whose learner is a `Learner` and whose loss metrics are the objective's, after adaptation. Its init
-      raises ConfigError where the model has no head to tell from a body, or no scales and offsets.
+      raises ConfigError if the model has no head to tell from a body, or no scales and offsets.
     """
-    optimizer = _inner.OPTIMIZERS[config.inner_optimizer]()
-    predict = _inner.predictor(model)
+    predict = inner_loop.make_predict(model)
+    descend = make_descend(config, model, problem.objective)
 
     def init(key, episodes: base.Episode, earlier) -> base.Weights:
-        params = model.init(key, trees.first(episodes.support.inputs))
-        refuse_without_parts(config, params)
-        steps = max(config.inner_steps, 1)
-        if config.normalisation_per_step:
-            norms, others = _inner.partition(params, is_normalisation)
-            params = _inner.merge(jax.tree.map(lambda leaf: jnp.stack([leaf] * steps), norms), others)
-        if config.learned_lr is None:
-            return base.Weights(params)
-        fast, _ = _inner.partition(params, lambda path: adapts(config, path))
-        return base.Weights({"params": params, "rates": initial_rates(config, fast, steps)})
+        return init_weights(config, model.init(key, trees.first(episodes.support.inputs)))
+
+    def adapt(weights: base.Weights, support: base.Examples) -> Learner:
+        return descend(weights.trained, support)[0]
+
+    def update(weights: base.Weights, learner: Learner, support: base.Examples) -> Learner:
+        return descend(restart(config, weights.trained, learner.params), support)[0]
+
+    if config.outer_loss == "last" or config.inner_steps == 0:
+        loss = outer_loss.make_query_loss(adapt, predict, problem.objective)
+    else:
+        loss = make_multi_step_loss(config, descend, predict, problem.objective)
+    return base.Algorithm(init, loss, adapt, predict, update)
+
+
+def init_weights(config: Config, params: base.PyTree) -> base.Weights:
+    """Return what is trained, from the parameters of a new model."""
+    refuse_missing_layers(config, params)
+    steps = max(config.inner_steps, 1)
+    stepwise, shared = trees.partition(params, lambda path: is_stepwise(config, path))
+    params = trees.merge(jax.tree.map(lambda leaf: jnp.stack([leaf] * steps), stepwise), shared)
+    if config.learned_lr is None:
+        return base.Weights(params)
+    adapting, _ = trees.partition(params, lambda path: adapts(config, path))
+    return base.Weights({"params": params, "rates": init_rates(config, adapting, steps)})
+
+
+def init_rates(config: Config, adapting: base.PyTree, steps: int) -> base.PyTree:
+    """Return `inner_lr`, as often as there are rates."""
+    if config.learned_lr == "global":
+        return jnp.full((), config.inner_lr, jax.tree.leaves(adapting)[0].dtype)
+    get_shape = {"layer": lambda leaf: (), "parameter": jnp.shape, "layer_and_step": lambda leaf: (steps,)}
+    return jax.tree.map(
+        lambda leaf: jnp.full(get_shape[str(config.learned_lr)](leaf), config.inner_lr, leaf.dtype), adapting
+    )
+
+
+def make_descend(config: Config, model: base.Model, objective: base.Objective) -> Callable:
+    """Make (trained, support, observe) -> the learner after all steps, and what `observe` gave after each step.
+
+    `observe` takes the learner after one step; what it gives has leaves [step, ...].
+    """
+    optimizer = inner_loop.OPTIMIZERS[config.inner_optimizer]()
+    support_loss = make_support_loss(config, model, objective)
+    has_rates_per_step = config.learned_lr == "layer_and_step"
+
+    def descend(trained, support: base.Examples, observe=lambda learner: ()):
+        params, rates = split_trained(config, trained)
+        stepwise, shared = trees.partition(params, lambda path: is_stepwise(config, path))
+        adapting, fixed = trees.partition(shared, lambda path: adapts(config, path))
+        rows = {"rates": rates if has_rates_per_step else None, "stepwise": stepwise}
+
+        def join(adapting, stepwise):
+            return trees.merge(trees.merge(adapting, fixed), stepwise)
+
+        def step(state, row):
+            gradient = jax.grad(lambda adapting: support_loss(join(adapting, row["stepwise"]), support))
+            step_rates = row["rates"] if has_rates_per_step else rates
+            state = inner_loop.take_step(
+                config, state, gradient(state[0]), step_rates, optimizer, config.order == "first"
+            )
+            return state, observe(Learner(join(state[0], row["stepwise"]), support.inputs))
+
+        start = adapting, optimizer.init(adapting)
+        (adapting, _), notes = inner_loop.repeat(
+            config, step, start, select_rows(rows, config.inner_steps), config.rematerialise
+        )
+        last = jax.tree.map(lambda leaf: leaf[min(max(config.inner_steps, 1), leaf.shape[0]) - 1], stepwise)
+        return Learner(join(adapting, last), support.inputs), notes
+
+    return descend
+
+
+def make_support_loss(config: Config, model: base.Model, objective: base.Objective) -> Callable:
+    """Make (params, support) -> scalar: the mean loss of the support, times the outputs with `inner_loss: sum`."""
 
     def support_loss(params, support: base.Examples):
         outputs = model.apply(params, support.inputs, reference=support.inputs)
         scale = outputs.shape[-1] if config.inner_loss == "sum" else 1
         return scale * objective.loss(outputs, support.targets)
 
-    def adapted(weights: base.Weights, support: base.Examples, observe=lambda learner: ()):
-        """The learner after all steps, and what `observe` gave after each, leaves [step, ...]."""
-        params = weights.trained if config.learned_lr is None else weights.trained["params"]
-        rates = config.inner_lr if config.learned_lr is None else weights.trained["rates"]
-        norms, params = _inner.partition(
-            params, lambda path: config.normalisation_per_step and is_normalisation(path)
-        )
-        fast, slow = _inner.partition(params, lambda path: adapts(config, path))
-        stepwise = config.learned_lr == "layer_and_step"
-        rows = rows_of_steps({"rates": rates if stepwise else None, "norms": norms}, config.inner_steps)
+    return support_loss
 
-        def whole(fast, norms):
-            return _inner.merge(_inner.merge(fast, slow), norms)
 
-        def step(state, row):
-            fast, memory = state
-            slope = jax.grad(lambda fast: support_loss(whole(fast, row["norms"]), support))(fast)
-            slope = _inner.bounded(slope, config.inner_clip_norm, config.order)
-            direction, memory = optimizer.update(slope, memory, fast)
-            fast = descend(fast, direction, row["rates"] if stepwise else rates)
-            return (fast, memory), observe(Learner(whole(fast, row["norms"]), support.inputs))
+def make_multi_step_loss(
+    config: Config, descend: Callable, predict: Callable, objective: base.Objective
+) -> Callable:
+    """Make `Algorithm.loss`: the weighted mean of the query losses after each inner step."""
 
-        start = fast, optimizer.init(fast)
-        (fast, _), notes = _inner.repeat(
-            step, start, rows, config.inner_steps, config.loop, config.rematerialise
-        )
-        last = jax.tree.map(lambda leaf: leaf[min(max(config.inner_steps, 1), leaf.shape[0]) - 1], norms)
-        return Learner(whole(fast, last), support.inputs), notes
-
-    def adapt(weights: base.Weights, support: base.Examples) -> Learner:
-        return adapted(weights, support)[0]
-
-    def update(weights: base.Weights, learner: Learner, support: base.Examples) -> Learner:
-        """The scales and offsets of the inner steps stay those that were trained, where every step has its own."""
-        plain = config.learned_lr is None
-        trained = weights.trained if plain else weights.trained["params"]
-        norms, _ = _inner.partition(
-            trained, lambda path: config.normalisation_per_step and is_normalisation(path)
-        )
-        params = jax.tree.map(
-            lambda stepwise, adapted: adapted if stepwise is None else stepwise,
-            norms,
-            learner.params,
-            is_leaf=lambda leaf: leaf is None,
-        )
-        return adapt(base.Weights(params if plain else weights.trained | {"params": params}), support)
-
-    def loss(weights: base.Weights, episode: base.Episode, key, done=1.0):
+    def loss(weights: base.Weights, episode: base.Episode, key, progress):
         query = episode.query
-
-        def of_query(learner: Learner):
-            return objective.loss(predict(learner, query.inputs), query.targets)
-
-        if config.outer_loss == "last" or config.inner_steps == 0:
-            learner = adapt(weights, episode.support)
-            return _inner.query_loss(objective, predict(learner, query.inputs), query)
-        learner, losses = adapted(weights, episode.support, of_query)
-        _, metrics = _inner.query_loss(objective, predict(learner, query.inputs), query)
-        shares = step_shares(config.inner_steps, done if config.outer_loss == "annealed" else 0.0)
+        learner, losses = descend(
+            weights.trained,
+            episode.support,
+            lambda learner: objective.loss(predict(learner, query.inputs), query.targets),
+        )
+        _, metrics = outer_loss.judge(objective, predict(learner, query.inputs), query)
+        shares = weigh_steps(config.inner_steps, progress if config.outer_loss == "annealed" else 0.0)
         return jnp.sum(shares * losses), metrics
 
-    return base.Algorithm(init, loss, adapt, predict, config.outer_loss == "annealed", update)
+    return loss
 
 
-def step_shares(steps: int, done):
-    """How much the loss after each inner step counts, [step]: at first all the same, from a tenth on the last alone.
+def weigh_steps(steps: int, progress):
+    """Return the weight of the loss after each inner step, [step]: at first equal, after a tenth 1 for the last step.
 
-    As in the authors' code of MAML++ no step counts less than 0.03 of the same share until then.
+    As in the authors' code of MAML++ no weight falls below 0.03 of the equal weight until then.
 
     Args:
-      done: the share of the outer steps that are done.
+      progress: the share of the outer steps that are done.
     """
-    early = jnp.where(done < ANNEALING, jnp.maximum(1 - done / ANNEALING, LEAST_SHARE), 0.0) / steps
+    early = jnp.where(progress < ANNEALING, jnp.maximum(1 - progress / ANNEALING, LEAST_SHARE), 0.0) / steps
     return jnp.full(steps, early).at[-1].set(1 - (steps - 1) * early)
 
 
+def split_trained(config: Config, trained) -> tuple[base.PyTree, base.PyTree]:
+    """Return (parameters, rates) of what is trained."""
+    return (trained, config.inner_lr) if config.learned_lr is None else (trained["params"], trained["rates"])
+
+
+def restart(config: Config, trained, params: base.PyTree) -> base.PyTree:
+    """Return what is trained, with the parameters of a learner as the start.
+
+    Scales and offsets that each inner step has of its own stay those that were trained.
+    """
+    stepwise, _ = trees.partition(split_trained(config, trained)[0], lambda path: is_stepwise(config, path))
+    params = trees.merge(stepwise, params)
+    return params if config.learned_lr is None else trained | {"params": params}
+
+
+def select_rows(tree: base.PyTree, steps: int) -> base.PyTree:
+    """Return leaves [step, ...] of leaves [trained step, ...]: steps beyond the trained ones have the last one's."""
+    return jax.tree.map(lambda leaf: leaf[np.minimum(np.arange(steps), leaf.shape[0] - 1)], tree)
+
+
 def adapts(config: Config, path: tuple[str, ...]) -> bool:
-    """Whether the inner loop changes the parameters at a path."""
-    if config.normalisation_per_step and is_normalisation(path):
+    """Return whether the inner loop changes the parameters at a path."""
+    if is_stepwise(config, path):
         return False
     return config.adapts == "all" or is_head(path) == (config.adapts == "head")
 
 
+def is_stepwise(config: Config, path: tuple[str, ...]) -> bool:
+    """Return whether each inner step has the parameters at a path of its own."""
+    return config.normalisation_per_step and is_normalisation(path)
+
+
 def is_head(path: tuple[str, ...]) -> bool:
-    """Whether parameters are of the model's last layer: every model calls that one `head`."""
-    return path[:1] == ("head",)
+    """Return whether the parameters at a path are of the model's last layer."""
+    return path[:1] == (base.HEAD,)
 
 
 def is_normalisation(path: tuple[str, ...]) -> bool:
-    """Whether parameters are of a normalisation: only those are called `scale` and `offset`."""
-    return path[-1:] in (("scale",), ("offset",))
+    """Return whether the parameters at a path are of a normalisation."""
+    return bool(path) and path[-1] in (base.SCALE, base.OFFSET)
 
 
-def refuse_without_parts(config: Config, params) -> None:
-    """Raise ConfigError where what the config names is not in the model."""
-    paths = [_inner.names(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+def refuse_missing_layers(config: Config, params: base.PyTree) -> None:
+    """Raise ConfigError if the model lacks what the config names."""
+    paths = [trees.path_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     if config.adapts != "all" and len({is_head(path) for path in paths}) == 1:
         raise errors.ConfigError(
             f"the model has no last layer to tell from its body, and adapts is {config.adapts}",
@@ -204,25 +249,3 @@ def refuse_without_parts(config: Config, params) -> None:
             "algorithm.normalisation_per_step",
             "set normalisation_per_step: false, or model.normalisation: batch",
         )
-
-
-def initial_rates(config: Config, fast, steps: int):
-    """`inner_lr`, as often as there are rates."""
-    if config.learned_lr == "global":
-        return jnp.full((), config.inner_lr, jax.tree.leaves(fast)[0].dtype)
-    shape = {"layer": lambda leaf: (), "parameter": jnp.shape, "layer_and_step": lambda leaf: (steps,)}
-    return jax.tree.map(
-        lambda leaf: jnp.full(shape[str(config.learned_lr)](leaf), config.inner_lr, leaf.dtype), fast
-    )
-
-
-def rows_of_steps(tree, steps: int):
-    """Leaves [trained step, ...] as [step, ...]: steps beyond those of the training have the last one's values."""
-    return jax.tree.map(lambda leaf: leaf[np.minimum(np.arange(steps), leaf.shape[0] - 1)], tree)
-
-
-def descend(params, direction, rates):
-    """params − rates ∘ direction; `rates` is one number, or a tree of numbers or of arrays like the parameters."""
-    if jax.tree.structure(rates) != jax.tree.structure(params):
-        return jax.tree.map(lambda leaf, slope: leaf - rates * slope, params, direction)
-    return jax.tree.map(lambda leaf, rate, slope: leaf - rate * slope, params, rates, direction)

@@ -5,17 +5,17 @@ the support examples (x_i, y_i),
 
     a_i(x) = softmax_i(scale · cos(f(x), g(x_i))),    p(y = k | x) = Σ_{i: y_i = k} a_i(x),    loss = −log p(y | x);
 
-the outputs are log p. Without full context (`context: none`) f and g are both the model's features f'. With
-`context: full` each embedding depends on the whole support (section 2.1.2 and appendix A):
+the outputs are log p. With `context: none` f and g are both the model's features f'. With `context: full` each
+embedding depends on the whole support (section 2.1.2 and appendix A):
 
     g(x_i) = h→_i + h←_i + f'(x_i),    a bidirectional LSTM along the support;
     f(x) = h_K,  with  ĥ_k, c_k = LSTM(f'(x), [h_{k−1}, r_{k−1}], c_{k−1}),    h_k = ĥ_k + f'(x),
            r_k = Σ_i softmax_i(⟨h_k, g(x_i)⟩) g(x_i),    h_0 = c_0 = 0, so that r_0 is the mean of the g(x_i).
 
-Where we differ: the paper has `scale` 1, with which no probability in five ways can exceed 0.65; 10 is the default
-here. One network makes the features of query and support. The LSTM reads the support in the order of the labels,
-whatever order it comes in. Nothing learned depends on ways and shots: evaluation may be in others than training. The
-model's last layer would have no gradient, and is not among the weights.
+Where we differ: the paper has `scale` 1, with which no probability in five ways can exceed 0.65; our default is 10.
+One network makes the features of query and support. The LSTM reads the support in the order of the labels, whatever
+order it comes in. No weight depends on ways and shots, so that evaluation may have others than training. The model's
+last layer would have no gradient, and is not among the weights.
 """
 
 from dataclasses import dataclass
@@ -26,16 +26,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from metarun import base, trees
-from metarun.algorithms import _features, _lstm, _prototypes
+from metarun.blocks import backbone, lstm, metric_space, outer_loss, target_kinds
 from metarun.ranges import Above, AtLeast
 
 
 @dataclass(frozen=True)
 class Config:
-    """The attention over the support, and what the embeddings know of it."""
+    """The attention over the support, and the embeddings that it compares."""
 
-    context: Literal["none", "full"] = "none"  # full: full-context embeddings
-    reads: Annotated[int, AtLeast(1)] = 5  # K, of the support by each query; only in full context
+    context: Literal["none", "full"] = "none"  # full: each embedding depends on the whole support
+    reads: Annotated[int, AtLeast(1)] = 5  # K, how often a query reads the support; only in full context
     scale: Annotated[float, Above(0)] = 10.0  # factor of the cosines; the paper's is 1
 
 
@@ -48,36 +48,35 @@ class Learner(NamedTuple):
     reference: base.PyTree
 
 
-def build(config: Config, model: base.Model, objective: base.Objective, earlier=None) -> base.Algorithm:
-    """The four functions. Needs no earlier stage.
+def build(config: Config, model: base.Model, problem: base.Problem, earlier=None) -> base.Algorithm:
+    """Build the four functions. Needs no earlier stage.
 
     Returns:
       An algorithm whose weights are `features`, the model's without its last layer, and in full context the LSTMs
-      `forward`, `backward` and `reading`; whose outputs are log-probabilities [example, way].
+      `forward`, `backward` and `reading`. Its outputs are log-probabilities [example, way].
 
     Raises:
       ValueError: the family is no classification.
     """
-    ways = _prototypes.ways_of(objective, "matching")
+    ways = target_kinds.require_ways(problem, "matching")
 
     def init(key, episodes: base.Episode, earlier) -> base.Weights:
         body_key, *keys = jax.random.split(key, 4)
         inputs = trees.first(episodes.support.inputs)
-        body = _features.init_body(model, body_key, inputs)
+        body = backbone.init_body(model, body_key, inputs)
         if config.context == "none":
             return base.Weights({"features": body})
-        width = _features.width(model, body, inputs)
+        width = backbone.count_features(model, body, inputs)
         recurrent = {"forward": width, "backward": width, "reading": 2 * width}
         cells = {
-            name: _lstm.init(cell_key, width, size, width)
+            name: lstm.init(cell_key, width, size, width)
             for cell_key, (name, size) in zip(keys, recurrent.items(), strict=True)
         }
         return base.Weights({"features": body} | cells)
 
     def adapt(weights: base.Weights, support: base.Examples) -> Learner:
         params = weights.trained
-        features = model.embed(params["features"], support.inputs, reference=support.inputs)
-        labels = support.targets
+        features, labels = backbone.embed_support(model, params["features"], support), support.targets
         if config.context == "full":
             order = jnp.argsort(labels, stable=True)
             features, labels = embed_support(params, features[order]), labels[order]
@@ -87,41 +86,38 @@ def build(config: Config, model: base.Model, objective: base.Objective, earlier=
         features = model.embed(learner.params["features"], inputs, reference=learner.reference)
         if config.context == "full":
             features = embed_queries(learner.params["reading"], features, learner.embeddings, config.reads)
-        scores = config.scale * _prototypes.cosines(features, learner.embeddings)
+        scores = config.scale * metric_space.cosines(features, learner.embeddings)
         return class_log_probabilities(scores, learner.labels, ways)
 
-    def loss(weights: base.Weights, episode: base.Episode, key):
-        outputs = predict(adapt(weights, episode.support), episode.query.inputs)
-        metrics = objective.training_metrics(jax.lax.stop_gradient(outputs), episode.query.targets)
-        return objective.loss(outputs, episode.query.targets), metrics
-
+    loss = outer_loss.make_query_loss(adapt, predict, problem.objective)
     return base.Algorithm(init, loss, adapt, predict)
 
 
 def class_log_probabilities(
     scores: Float[Array, "query example"], labels: Int[Array, "example"], ways: int
 ) -> Float[Array, "query {ways}"]:
-    """log Σ_{i: y_i = k} softmax_i(scores) of every class; −∞ where a class has no examples."""
+    """Return log Σ_{i: y_i = k} softmax_i(scores) for every class k; −∞ for a class without examples."""
     log_attention = jax.nn.log_softmax(scores)
     members = labels[:, None] == jnp.arange(ways)[None, :]  # [example, way]
-    of_class = jnp.where(members[None, :, :], log_attention[:, :, None], -jnp.inf)  # [query, example, way]
-    return jax.nn.logsumexp(of_class, axis=1)
+    # [query, example, way]
+    log_shares = jnp.where(members[None, :, :], log_attention[:, :, None], -jnp.inf)
+    return jax.nn.logsumexp(log_shares, axis=1)
 
 
 def embed_support(
     params: base.PyTree, features: Float[Array, "example feature"]
 ) -> Float[Array, "example feature"]:
-    """g: the features, and what a bidirectional LSTM along the examples makes of them."""
+    """Return g: the features plus the states of a bidirectional LSTM along the examples."""
 
-    def along(cell, reverse):
+    def run(cell, reverse):
         def advance(state, inputs):
-            state = _lstm.step(cell, inputs, *state)
+            state = lstm.step(cell, inputs, *state)
             return state, state[0]
 
         start = (jnp.zeros_like(features[0]), jnp.zeros_like(features[0]))
         return jax.lax.scan(advance, start, features, reverse=reverse)[1]
 
-    return along(params["forward"], False) + along(params["backward"], True) + features
+    return run(params["forward"], False) + run(params["backward"], True) + features
 
 
 def embed_queries(
@@ -130,10 +126,10 @@ def embed_queries(
     support: Float[Array, "example feature"],
     reads: int,
 ) -> Float[Array, "query feature"]:
-    """f: an LSTM that reads the embedded support `reads` times, each query by itself."""
+    """Return f: an LSTM reads the embedded support `reads` times, for each query by itself."""
     hidden = memory = jnp.zeros_like(features)
     for _ in range(reads):
-        read = jax.nn.softmax(hidden @ support.T) @ support
-        state, memory = _lstm.step(cell, features, jnp.concatenate([hidden, read], axis=-1), memory)
+        attended = jax.nn.softmax(hidden @ support.T) @ support
+        state, memory = lstm.step(cell, features, jnp.concatenate([hidden, attended], axis=-1), memory)
         hidden = state + features
     return hidden

@@ -21,149 +21,152 @@ T joins W before the network is applied (WT in the order of our arrays), so that
 [..., input, output] and a `bias` will do.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from metarun import base, errors, trees
-from metarun.algorithms import _inner
-from metarun.algorithms._inner import Learner
-from metarun.ranges import Above, AtLeast
+from metarun.blocks import inner_loop, outer_loss
+from metarun.blocks.inner_loop import Learner
+from metarun.options import DifferentiableSteps
+from metarun.ranges import Above
 
 
 @dataclass(frozen=True)
-class Config:
-    """The inner loop, and what is learned of it."""
+class Config(DifferentiableSteps):
+    """The inner loop, and what of it is learned."""
 
-    inner_steps: Annotated[int, AtLeast(0)] = 1  # gradient steps on the support
-    inner_lr: Annotated[float, Above(0)] = 0.01  # α, for a loss that is the mean over the support
-    inner_clip_norm: Annotated[float, Above(0)] | None = None  # largest norm of an inner gradient; null: any
+    # How the outer gradient passes through the steps: first drops the Hessian, trajectory is the way of WarpGrad.
+    order: Literal["second", "first", "trajectory"] = "second"
     mask: bool = False  # learn which outputs of each layer adapt: MT-net
-    temperature: Annotated[float, Above(0)] = 1.0  # of the masks' Gumbel-softmax
-    order: Literal["second", "first", "trajectory"] = (
-        "second"  # of the outer gradient; trajectory: WarpGrad's
-    )
-    loop: Literal["scan", "unroll"] = "unroll"  # of the inner steps: scan compiles faster, unroll runs faster
-    rematerialise: bool = False  # recompute each inner step in the backward pass: less memory, more time
+    temperature: Annotated[float, Above(0)] = 1.0  # temperature of the masks' Gumbel-softmax
 
 
-def build(config: Config, model: base.Model, objective: base.Objective, earlier=None) -> base.Algorithm:
-    """The four functions. Needs no earlier stage.
+def build(config: Config, model: base.Model, problem: base.Problem, earlier=None) -> base.Algorithm:
+    """Return the functions of a T-net. It needs no earlier stage.
 
-    What is trained is {"params", "warps"}, and "masks" (ζ) with `mask`.
+    {"params", "warps"} are trained, and "masks" (ζ) with `mask`. "warps" holds the T.
 
     Returns:
       An algorithm whose learner is a `Learner` of the network with T joined in, and whose loss metrics are the
-      objective's, after adaptation. Its init raises ConfigError where no layer of the model has a kernel.
+      objective's, after adaptation. Its init raises ConfigError if no layer of the model has a kernel.
     """
-    predict = _inner.predictor(model)
-    support_loss = _inner.support_loss(model, objective)
+    objective = problem.objective
+    predict = inner_loop.make_predict(model)
+    descend = make_descend(config, inner_loop.make_support_loss(model, objective))
+    is_trajectory = config.order == "trajectory" and config.inner_steps > 0
 
     def init(key, episodes: base.Episode, earlier) -> base.Weights:
-        params = model.init(key, trees.first(episodes.support.inputs))
-        warps = of_layers(lambda kernel: jnp.eye(kernel.shape[-1], dtype=kernel.dtype), params)
-        if not jax.tree.leaves(warps):
-            raise errors.ConfigError(
-                "no layer of the model has a kernel to precondition", "model", "take model.name=mlp or conv4"
-            )
-        trained = {"params": params, "warps": warps}
-        if config.mask:
-            trained["masks"] = of_layers(lambda kernel: jnp.zeros(kernel.shape[-1:], kernel.dtype), params)
-        return base.Weights(trained)
-
-    def adapted(trained, support: base.Examples, masks, observe=lambda learner: ()):
-        """The learner after all steps, and what `observe` gave after each, leaves [step, ...]."""
-        start, warps = trained["params"], trained["warps"]
-
-        def gradient(params):
-            slope = jax.grad(lambda params: support_loss(warped(params, warps), support))(params)
-            return masked(slope, masks) if config.mask else slope
-
-        step = _inner.make_step(
-            gradient, optax.identity(), config.inner_lr, config.inner_clip_norm, config.order
-        )
-
-        def learner(params):
-            return Learner(warped(params, warps), support.inputs)
-
-        def observed_step(state, row):
-            params, memory = state
-            if config.order == "trajectory":
-                params = jax.tree.map(lambda p, s: s + jax.lax.stop_gradient(p - s), params, start)
-            state, _ = step((params, memory), row)
-            return state, observe(learner(state[0]))
-
-        (params, _), notes = _inner.repeat(
-            observed_step,
-            (start, optax.EmptyState()),
-            (),
-            config.inner_steps,
-            config.loop,
-            config.rematerialise,
-        )
-        return learner(params), notes
+        return base.Weights(init_trained(config, model.init(key, trees.first(episodes.support.inputs))))
 
     def adapt(weights: base.Weights, support: base.Examples) -> Learner:
         masks = jax.tree.map(jax.nn.sigmoid, weights.trained["masks"]) if config.mask else ()
-        return adapted(weights.trained, support, masks)[0]
+        return descend(weights.trained, support, masks)[0]
 
-    def loss(weights: base.Weights, episode: base.Episode, key):
-        masks = drawn(key, weights.trained["masks"], config.temperature) if config.mask else ()
+    def loss(weights: base.Weights, episode: base.Episode, key, progress):
+        masks = draw_masks(key, weights.trained["masks"], config.temperature) if config.mask else ()
         query = episode.query
 
-        def of_query(learner: Learner):
-            return objective.loss(predict(learner, query.inputs), query.targets)
+        def observe(learner: Learner):
+            return objective.loss(predict(learner, query.inputs), query.targets) if is_trajectory else ()
 
-        every = config.order == "trajectory" and config.inner_steps > 0
-        learner, losses = adapted(
-            weights.trained, episode.support, masks, of_query if every else lambda learner: ()
-        )
-        last, metrics = _inner.query_loss(objective, predict(learner, query.inputs), query)
-        return losses.mean() if every else last, metrics
+        learner, losses = descend(weights.trained, episode.support, masks, observe)
+        last_loss, metrics = outer_loss.judge(objective, predict(learner, query.inputs), query)
+        return losses.mean() if is_trajectory else last_loss, metrics
 
     return base.Algorithm(init, loss, adapt, predict)
 
 
-def of_layers(make, params) -> dict:
-    """{name: ..., "layer": make(kernel)}: the parameters' dicts, with a value for each layer that has a kernel."""
+def init_trained(config: Config, params: base.PyTree) -> dict[str, base.PyTree]:
+    """Return what is trained, from the parameters of a new model.
+
+    Raises:
+      ConfigError: no layer has a kernel.
+    """
+    warps = map_kernels(lambda kernel: jnp.eye(kernel.shape[-1], dtype=kernel.dtype), params)
+    if not jax.tree.leaves(warps):
+        raise errors.ConfigError(
+            "no layer of the model has a kernel to precondition", "model", "take model.name=mlp or conv4"
+        )
+    trained = {"params": params, "warps": warps}
+    if config.mask:
+        trained["masks"] = map_kernels(lambda kernel: jnp.zeros(kernel.shape[-1:], kernel.dtype), params)
+    return trained
+
+
+def make_descend(config: Config, support_loss: Callable) -> Callable:
+    """Make (trained, support, masks, observe) -> the learner after all steps, and what `observe` gave after each step.
+
+    `observe` takes the learner after one step; what it gives has leaves [step, ...].
+    """
+
+    def descend(trained, support: base.Examples, masks, observe=lambda learner: ()):
+        first_params, warps = trained["params"], trained["warps"]
+
+        def make_learner(params):
+            return Learner(join_warps(params, warps), support.inputs)
+
+        def step(state, _):
+            params, memory = state
+            if config.order == "trajectory":
+                params = jax.tree.map(lambda p, s: s + jax.lax.stop_gradient(p - s), params, first_params)
+            gradient = jax.grad(lambda params: support_loss(join_warps(params, warps), support))(params)
+            gradient = apply_masks(gradient, masks) if config.mask else gradient
+            state = inner_loop.take_step(
+                config, (params, memory), gradient, config.inner_lr, first_order=config.order == "first"
+            )
+            return state, observe(make_learner(state[0]))
+
+        start = first_params, inner_loop.SGD.init(first_params)
+        (params, _), notes = inner_loop.repeat(config, step, start, rematerialise=config.rematerialise)
+        return make_learner(params), notes
+
+    return descend
+
+
+def map_kernels(function: Callable, params: base.PyTree) -> dict:
+    """Return {name: ..., "layer": function(kernel)}: the dicts of the parameters, with a value for every kernel."""
     if not isinstance(params, Mapping):
         return {}
-    inner = {name: of_layers(make, part) for name, part in params.items() if isinstance(part, Mapping)}
-    return {name: part for name, part in inner.items() if part} | (
-        {"layer": make(params["kernel"])} if "kernel" in params else {}
+    inner = {name: map_kernels(function, node) for name, node in params.items() if isinstance(node, Mapping)}
+    return {name: node for name, node in inner.items() if node} | (
+        {"layer": function(params[base.KERNEL])} if base.KERNEL in params else {}
     )
 
 
-def map_layers(function, params, beside):
-    """function(array, the value of its layer) of every kernel and bias; all other arrays as they are."""
+def map_layers(function: Callable, params: base.PyTree, values: Mapping) -> dict:
+    """Return the parameters with function(array, the value of its layer) for every kernel and bias.
+
+    Args:
+      values: what `map_kernels` gave. Layers that it has no value for stay as they are.
+    """
     mapped = {}
-    for name, part in params.items():
-        if isinstance(part, Mapping):
-            mapped[name] = map_layers(function, part, beside.get(name, {}))
+    for name, node in params.items():
+        if isinstance(node, Mapping):
+            mapped[name] = map_layers(function, node, values.get(name, {}))
         else:
-            of_layer = "layer" in beside and name in ("kernel", "bias")
-            mapped[name] = function(part, beside["layer"]) if of_layer else part
+            is_mapped = "layer" in values and name in (base.KERNEL, base.BIAS)
+            mapped[name] = function(node, values["layer"]) if is_mapped else node
     return mapped
 
 
-def warped(params, warps):
-    """The parameters of the network that computes T(Wx + b) in each layer."""
+def join_warps(params: base.PyTree, warps: Mapping) -> dict:
+    """Return the parameters of the network that computes T(Wx + b) in each layer."""
     return map_layers(lambda array, warp: array @ warp, params, warps)
 
 
-def masked(gradient, masks):
-    """The gradient, with each output's share of a layer multiplied by its mask."""
+def apply_masks(gradient: base.PyTree, masks: Mapping) -> dict:
+    """Return the gradient, with every output of a layer multiplied by its mask."""
     return map_layers(
         lambda array, mask: array * mask.reshape((1,) * (array.ndim - 1) + mask.shape), gradient, masks
     )
 
 
-def drawn(key, logits, temperature: float):
-    """Masks of zeros and ones, one with probability σ(logit); their derivative is that of the relaxed mask.
+def draw_masks(key, logits: base.PyTree, temperature: float) -> base.PyTree:
+    """Draw masks of zeros and ones, one with probability σ(logit); their derivative is that of the relaxed mask.
 
     Jang et al. 2016 (arXiv 1611.01144), Maddison et al. 2016 (1611.00712): the difference of two Gumbel variables is
     logistic.

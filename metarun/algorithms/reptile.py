@@ -24,79 +24,80 @@ import jax
 import jax.numpy as jnp
 
 from metarun import base, trees
-from metarun.algorithms import _inner
-from metarun.algorithms._inner import Learner
+from metarun.blocks import inner_loop, outer_loss, target_kinds
+from metarun.blocks.inner_loop import Learner
+from metarun.options import InnerSteps
 from metarun.ranges import Above, AtLeast
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(InnerSteps):
     """The inner loop."""
 
-    inner_steps: Annotated[int, AtLeast(0)] = 5  # steps of the inner optimizer
-    inner_lr: Annotated[float, Above(0)] = 0.02  # of the inner optimizer
+    inner_steps: Annotated[int, AtLeast(0)] = 5  # steps of the inner optimizer; 0: none
+    inner_lr: Annotated[float, Above(0)] = 0.02  # learning rate of the inner optimizer
     inner_batch: Annotated[int, AtLeast(1)] | None = None  # examples of one inner step; null: all there are
-    inner_optimizer: Literal["sgd", "momentum", "rmsprop", "adam", "adam_without_momentum"] = (
-        "sgd"  # moments 0.9, 0.999; the paper has adam_without_momentum
-    )
-    inner_clip_norm: Annotated[float, Above(0)] | None = None  # largest norm of an inner gradient; null: any
+    # Decay rates of the moments are 0.9 and 0.999. The paper has adam_without_momentum.
+    inner_optimizer: Literal["sgd", "momentum", "rmsprop", "adam", "adam_without_momentum"] = "sgd"
     trains_on: Literal["all", "support"] = "all"  # examples of a training episode that the inner loop sees
-    loop: Literal["scan", "unroll"] = "unroll"  # of the inner steps: scan compiles faster, unroll runs faster
 
 
-def build(config: Config, model: base.Model, objective: base.Objective, earlier=None) -> base.Algorithm:
-    """The four functions. Needs no earlier stage.
+EXAMPLE = base.Example(options={"inner_lr": 0.02})
+
+
+def build(config: Config, model: base.Model, problem: base.Problem, earlier=None) -> base.Algorithm:
+    """Return Reptile's functions. It needs no earlier stage.
 
     Returns:
-      An algorithm whose learner is a `Learner`. Its loss is half the squared distance that the inner loop goes; the
-      loss metrics are the objective's on the query, of which `trains_on: all` has made training examples.
+      An algorithm whose learner is a `Learner`. Its loss is half the squared distance that the inner loop goes. The
+      loss metrics are the objective's on the query, whose examples the inner loop has seen with `trains_on: all`.
     """
-    optimizer = _inner.OPTIMIZERS[config.inner_optimizer]()
-    predict = _inner.predictor(model)
-    support_loss = _inner.support_loss(model, objective)
+    optimizer = inner_loop.OPTIMIZERS[config.inner_optimizer]()
+    predict = inner_loop.make_predict(model)
+    support_loss = inner_loop.make_support_loss(model, problem.objective)
 
     def init(key, episodes: base.Episode, earlier) -> base.Weights:
         return base.Weights(model.init(key, trees.first(episodes.support.inputs)))
 
-    def trained_on(params, examples: base.Examples, key):
-        count = jax.tree.leaves(examples.targets)[0].shape[0]
-        batches = None
-        if config.inner_batch is not None and config.inner_batch < count:
-            batches = minibatches(key, count, config.inner_batch, config.inner_steps)
-
+    def descend(params, examples: base.Examples, key):
         def step(state, batch):
-            params, memory = state
             chosen = examples if batch is None else jax.tree.map(lambda leaf: leaf[batch], examples)
-            slope = _inner.bounded(jax.grad(support_loss)(params, chosen), config.inner_clip_norm, "first")
-            direction, memory = optimizer.update(slope, memory, params)
-            return (trees.descend(params, direction, config.inner_lr), memory), ()
+            gradient = jax.grad(support_loss)(state[0], chosen)
+            return inner_loop.take_step(config, state, gradient, config.inner_lr, optimizer, True), ()
 
         start = params, optimizer.init(params)
-        (params, _), _ = _inner.repeat(step, start, batches, config.inner_steps, config.loop)
-        return params
+        return inner_loop.repeat(config, step, start, draw_batches(config, examples, key))[0][0]
 
     def adapt(weights: base.Weights, support: base.Examples) -> Learner:
-        return Learner(trained_on(weights.trained, support, jax.random.key(0)), support.inputs)
+        return Learner(descend(weights.trained, support, jax.random.key(0)), support.inputs)
 
     def update(weights: base.Weights, learner: Learner, support: base.Examples) -> Learner:
-        return Learner(trained_on(learner.params, support, jax.random.key(0)), support.inputs)
+        return Learner(descend(learner.params, support, jax.random.key(0)), support.inputs)
 
-    def loss(weights: base.Weights, episode: base.Episode, key):
-        examples = episode.support
-        if config.trains_on == "all":
-            examples = jax.tree.map(lambda *parts: jnp.concatenate(parts), episode.support, episode.query)
+    def loss(weights: base.Weights, episode: base.Episode, key, progress):
+        support, query = episode.support, episode.query
+        examples = target_kinds.join(support, query) if config.trains_on == "all" else support
         start = jax.lax.stop_gradient(weights.trained)
-        params = jax.lax.stop_gradient(trained_on(start, examples, key))
+        params = jax.lax.stop_gradient(descend(start, examples, key))
         squares = jax.tree.map(lambda old, new: jnp.sum(jnp.square(old - new)), weights.trained, params)
-        outputs = predict(Learner(params, episode.support.inputs), episode.query.inputs)
-        _, metrics = _inner.query_loss(objective, outputs, episode.query)
+        _, metrics = outer_loss.judge(
+            problem.objective, predict(Learner(params, support.inputs), query.inputs), query
+        )
         return 0.5 * sum(jax.tree.leaves(squares)), metrics
 
-    return base.Algorithm(init, loss, adapt, predict, update=update)
+    return base.Algorithm(init, loss, adapt, predict, update)
 
 
-def minibatches(key, count: int, size: int, steps: int):
-    """Which of `count` examples each step sees, int32 [step, size]: pass after pass, each in a new random order."""
+def draw_batches(config: Config, examples: base.Examples, key):
+    """Return the examples of every inner step, int32 [step, size]; None if each step sees them all."""
+    count = jax.tree.leaves(examples.targets)[0].shape[0]
+    if config.inner_batch is None or config.inner_batch >= count:
+        return None
+    return draw_passes(key, count, config.inner_batch, config.inner_steps)
+
+
+def draw_passes(key, count: int, size: int, steps: int):
+    """Return which of `count` examples each step sees: pass after pass, each in a new random order."""
     passes = -(-steps * size // count)
     order = jax.vmap(lambda pass_key: jax.random.permutation(pass_key, count))(jax.random.split(key, passes))
     return order.reshape(-1)[: steps * size].reshape(steps, size)

@@ -2,8 +2,8 @@
 
 import sys
 
+from metarun.cli import failures
 from metarun.cli.application import application
-from metarun.cli.failures import exit_code_of
 
 
 def main() -> None:
@@ -11,4 +11,4 @@ def main() -> None:
     try:
         application(standalone_mode=True)
     except Exception as error:
-        sys.exit(exit_code_of(error))
+        sys.exit(failures.report(error))

@@ -1,94 +1,164 @@
-"""`metarun compare`: the comparison as a table, and as a picture."""
+"""`metarun compare`."""
 
 import itertools
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
-from metarun import comparison
-from metarun.cli.tables import aligned, spoken
-from metarun.runs import pictures
+from metarun import errors
+from metarun.cli.arguments import Json, Plot
+from metarun.cli.text_tables import align, format_count, format_mean
 
 RANGES = 8  # of numbers in a cell; all of them are in the JSON
 
 
-def print_comparison(found: dict[str, Any]) -> None:
-    """A line a learner, best first, and under it what the numbers mean."""
-    earlier = any(each["cost"]["earlier_seconds"] for each in found["ranking"])
-    header = ["", "learner", found["metric"], "minus the best", "close to", "steps", "seconds"]
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Finished runs; every stage counts.")],
+    mode: Annotated[
+        str | None, typer.Option(help="inductive or transductive. Default: the first one of the first run.")
+    ] = None,
+    learner: Annotated[
+        str, typer.Option(help="adapted, unadapted, or a number of inner steps that was measured.")
+    ] = "adapted",
+    metric: Annotated[str | None, typer.Option(help="Default: the first one that is not the loss.")] = None,
+    steps_curve: Annotated[
+        bool,
+        typer.Option("--steps-curve", help="Compare the metric after each number of inner steps instead."),
+    ] = False,
+    as_json: Json = False,
+    plot: Plot = None,
+) -> None:
+    """Rank runs by paired differences on the same frozen episodes. Writes nothing to the runs.
+
+    With --steps-curve, show how many inner steps each run needs: the adaptation curve of its last stage in its first
+    mode, and beside each point of the first run the steps after which every other run is at least as good. The curves
+    are there for runs with `evaluation.inner_steps`; a run without inner steps is a level.
+    """
+    from metarun.runs import directory
+
+    for run in runs:
+        directory.read_config(run)
+    if not steps_curve:
+        rank(runs, mode, learner, metric, as_json, plot)
+        return
+    if mode is not None or learner != "adapted":
+        raise errors.UsageError(
+            "the curves are of all measured numbers of inner steps, in the first mode of each run",
+            "metarun compare --steps-curve",
+            "leave --mode and --learner out",
+        )
+    show_curves(runs, metric, as_json, plot)
+
+
+def rank(
+    runs: list[Path], mode: str | None, learner: str, metric: str | None, as_json: bool, plot: Path | None
+) -> None:
+    """Compare runs by one learner of each stage."""
+    from metarun.figures import comparison_plot
+    from metarun.finished import comparison
+    from metarun.runs import strict_json
+
+    compared = comparison.compare(runs, comparison.Choice(mode, learner, metric))
+    if as_json:
+        typer.echo(strict_json.encode(compared))
+    else:
+        print_comparison(compared)
+    if plot is not None:
+        comparison_plot.write_comparison(plot, compared)
+
+
+def show_curves(runs: list[Path], metric: str | None, as_json: bool, plot: Path | None) -> None:
+    """Compare runs by their adaptation curves."""
+    from metarun.figures import steps_plot
+    from metarun.finished import adaptation
+    from metarun.runs import strict_json
+
+    curves = adaptation.read_curves(runs, metric)
+    described = adaptation.describe(curves)
+    if as_json:
+        typer.echo(strict_json.encode(described))
+    else:
+        print_curves(described)
+    if plot is not None:
+        steps_plot.write_curves(plot, curves)
+
+
+def print_curves(described: dict[str, Any]) -> None:
+    """Print a line for each point; in those of the first run also the steps that the others need to be as good."""
+    for curve in described["curves"]:
+        typer.echo(curve["label"])
+        for point in curve["points"]:
+            line = f"  {point['inner_steps']:>3} steps  {format_mean(point)}"
+            for label, steps in point.get("as_good", {}).items():
+                line += f"; {label} {'never' if steps is None else f'after {steps}'}"
+            typer.echo(line)
+    better = "higher" if described["higher_is_better"] else "lower"
+    typer.echo(f"{described['metric']}: {better} is better; mean ± 95 % confidence interval")
+
+
+def print_comparison(comparison: dict[str, Any]) -> None:
+    """Print a line for each learner, best first, and under it what the numbers mean."""
+    earlier = any(entry["cost"]["earlier_seconds"] for entry in comparison["ranking"])
+    header = ["", "learner", comparison["metric"], "minus the best", "close to", "steps", "seconds"]
     header += ["before"] * earlier + ["parameters", "state"]
-    pairs = zip(found["ranking"], alike(found), strict=True)
-    rows = [row(number, *pair, earlier) for number, pair in enumerate(pairs, start=1)]
-    typer.echo(aligned([header, *rows]))
-    if found["left_out"]:
-        typer.echo(f"left out, as it has no such learner: {', '.join(found['left_out'])}")
-    episodes = found["episodes"]
-    seeded = any("seeds" in each for each in found["ranking"])
-    better = "higher" if found["higher_is_better"] else "lower"
+    pairs = zip(comparison["ranking"], group_alike(comparison), strict=True)
+    rows = [make_row(number, *pair, earlier) for number, pair in enumerate(pairs, start=1)]
+    typer.echo(align([header, *rows]))
+    if comparison["left_out"]:
+        typer.echo(f"left out, as it has no such learner: {', '.join(comparison['left_out'])}")
+    episodes = comparison["episodes"]
+    seeded = any("seeds" in entry for entry in comparison["ranking"])
+    better = "higher" if comparison["higher_is_better"] else "lower"
     typer.echo(
-        f"{found['metric']}: {better} is better; {found['mode']}, {found['learner']}; {episodes['count']} "
-        f"{episodes['split']} episodes ({episodes['hash']}), mean ± 95 % confidence interval, differences by pairs"
+        f"{comparison['metric']}: {better} is better; {comparison['mode']}, {comparison['learner']}; "
+        f"{episodes['count']} {episodes['split']} episodes ({episodes['hash']}), "
+        "mean ± 95 % confidence interval, differences by pairs"
         f"{'; in brackets the interval over the seeds of the run' * seeded}\n"
         "close to: the learners that it cannot be told apart from, as the interval of the difference has zero in it"
     )
 
 
-def alike(found: dict[str, Any]) -> list[list[int]]:
-    """Of every learner the numbers, from 1, of those that it cannot be told apart from; of one not finite none."""
-    pairs = itertools.combinations(range(len(found["ranking"])), 2)  # the order of the differences
-    others: list[list[int]] = [[] for _ in found["ranking"]]
-    for (left, right), difference in zip(pairs, found["differences"], strict=True):
+def group_alike(comparison: dict[str, Any]) -> list[list[int]]:
+    """Return for each learner the numbers, from 1, of the learners that it cannot be told apart from.
+
+    A learner that is not finite has none.
+    """
+    pairs = itertools.combinations(range(len(comparison["ranking"])), 2)  # the order of the differences
+    others: list[list[int]] = [[] for _ in comparison["ranking"]]
+    for (left, right), difference in zip(pairs, comparison["differences"], strict=True):
         if abs(difference["mean"]) <= difference["ci95"]:
             others[left].append(right + 1)
             others[right].append(left + 1)
-    return [sorted(each) for each in others]
+    return [sorted(numbers) for numbers in others]
 
 
-def ranges(numbers: list[int]) -> str:
-    """`2, 4-6` of sorted whole numbers, at most RANGES parts of it."""
-    parts: list[list[int]] = []
+def format_ranges(numbers: list[int]) -> str:
+    """Return `2, 4-6` for sorted whole numbers, with at most RANGES ranges."""
+    runs: list[list[int]] = []
     for number in numbers:
-        if parts and number == parts[-1][-1] + 1:
-            parts[-1].append(number)
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
         else:
-            parts.append([number])
-    words = [f"{part[0]}-{part[-1]}" if len(part) > 1 else f"{part[0]}" for part in parts]
+            runs.append([number])
+    words = [f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs]
     return ", ".join([*words[:RANGES], *["…"] * (len(words) > RANGES)])
 
 
-def row(number: int, each: dict[str, Any], others: list[int], earlier: bool) -> list[str]:
-    """The cells of a learner."""
-    cost = each["cost"]
+def make_row(number: int, entry: dict[str, Any], others: list[int], earlier: bool) -> list[str]:
+    """Return the cells of a learner."""
+    cost = entry["cost"]
     cells = [
         f"{number}",
-        each["label"],
-        interval(each),
-        interval(each["behind"]),
-        ranges(others),
-        counted(cost["steps"]),
-        counted(cost["seconds"]),
-        counted(cost["parameters"]),
+        entry["label"],
+        format_mean(entry),
+        format_mean(entry["behind"]),
+        format_ranges(others),
+        format_count(cost["steps"]),
+        format_count(cost["seconds"]),
+        format_count(cost["parameters"]),
         "" if cost["state_bytes"] is None else f"{cost['state_bytes'] / 1e6:.2f} MB",
     ]
     if earlier:
-        cells.insert(7, counted(cost["earlier_seconds"]))
+        cells.insert(7, format_count(cost["earlier_seconds"]))
     return cells
-
-
-def interval(part: dict[str, Any] | None) -> str:
-    """`0.0085 ± 0.0016`, of whatever has a mean and its interval."""
-    return spoken({name: part[name] for name in ("mean", "ci95", "seeds") if name in part} if part else None)
-
-
-def counted(value: float | None) -> str:
-    """`70,000`, with a digit after the point where it is small."""
-    if value is None:
-        return ""
-    return f"{value:,.1f}" if isinstance(value, float) and value < 100 else f"{value:,.0f}"
-
-
-def write_plot(path: Path, found: dict[str, Any]) -> None:
-    """The picture of a comparison, as PNG."""
-    height = 1.6 + 0.4 * len(found["ranking"])
-    pictures.write_figure(path, lambda figure: comparison.draw(figure, found), size=(10.0, height))

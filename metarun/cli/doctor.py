@@ -1,6 +1,5 @@
-"""`metarun doctor`: is this machine ready? Versions, devices, caches and their permissions, data, a smoke run."""
+"""`metarun doctor`: whether this machine is ready, from the versions of libraries to a smoke run."""
 
-import importlib.metadata
 import os
 import platform
 import tempfile
@@ -10,8 +9,8 @@ from pathlib import Path
 import typer
 
 import metarun
-from metarun import config, errors, locations
-from metarun.cli import tables
+from metarun import errors, folders
+from metarun.cli import text_tables
 from metarun.progress import Progress
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -24,28 +23,33 @@ evaluation: {episodes: 4}
 """
 
 
-def examine() -> None:
-    """Print a line a check; nothing is left behind.
+def doctor() -> None:
+    """Check this machine: versions, cache, data, devices.
 
-    Raises:
-      MetarunError: what a check found wrong, with its exit code.
+    A smoke run of ten steps ends it.
     """
-    typer.echo(tables.aligned([*versions(), *folders(), *data(), *devices(), smoke()]))
+    typer.echo(
+        text_tables.align(
+            [*list_versions(), *check_cache(), *check_data(), *list_devices(), run_smoke_test()]
+        )
+    )
     typer.echo("all is well")
 
 
-def versions() -> list[list[str]]:
-    """Of metarun, Python and the libraries."""
-    own = [
+def list_versions() -> list[list[str]]:
+    """Return the versions of metarun, Python and the libraries."""
+    import importlib.metadata  # here: it takes long to import
+
+    versions = [
         ["metarun", metarun.__version__],
         ["python", f"{platform.python_version()} ({platform.platform()})"],
     ]
-    return own + [[name, importlib.metadata.version(name)] for name in LIBRARIES]
+    return versions + [[name, importlib.metadata.version(name)] for name in LIBRARIES]
 
 
-def folders() -> list[list[str]]:
-    """The cache must be ours to write, and nobody else's: compiled programs in it are executed."""
-    cache = locations.cache_root()
+def check_cache() -> list[list[str]]:
+    """Check that the cache is ours to write, and nobody else's: compiled programs in it are executed."""
+    cache = folders.cache_root()
     try:
         cache.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryFile(dir=cache):
@@ -63,30 +67,35 @@ def folders() -> list[list[str]]:
     return [["cache", f"{cache} (writable, private)"]]
 
 
-def data() -> list[list[str]]:
-    """Which data sets are there; none is needed for the built-in sinusoid."""
+def check_data() -> list[list[str]]:
+    """Return which data sets are there; none is needed for the built-in sinusoid."""
     from metarun.data import datasets
 
-    root = locations.data_root()
+    root = folders.data_root()
 
-    def state(name: str) -> str:
-        there = all(source.path(root).is_file() for source in datasets.module(name).SOURCES)
+    def describe(name: str) -> str:
+        there = all(source.path(root).is_file() for source in datasets.load_module(name).SOURCES)
         return "there" if there else f"missing: `metarun data fetch {name}`"
 
-    return [["data folder", str(root)], *([f"data set {name}", state(name)] for name in datasets.names())]
+    return [
+        ["data folder", str(root)],
+        *([f"data set {name}", describe(name)] for name in datasets.list_names()),
+    ]
 
 
-def devices() -> list[list[str]]:
-    """What jax would compute on."""
-    from metarun import parallel
+def list_devices() -> list[list[str]]:
+    """Return what jax would compute on."""
+    from metarun import config, hardware
 
-    found = parallel.select(config.Accelerator())
-    return [["devices", ", ".join(f"{device.platform}:{device.id} {device.device_kind}" for device in found)]]
+    devices = hardware.select(config.Accelerator())
+    return [
+        ["devices", ", ".join(f"{device.platform}:{device.id} {device.device_kind}" for device in devices)]
+    ]
 
 
-def smoke() -> list[str]:
-    """Ten steps of MAML on the sinusoid, saved and measured, in a folder that is removed again."""
-    from metarun import experiment
+def run_smoke_test() -> list[str]:
+    """Take ten steps of MAML on the sinusoid, saved and measured, in a folder that is removed again."""
+    from metarun import config, experiment
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "smoke.yaml"

@@ -10,22 +10,22 @@ from metarun import errors
 NO_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "Out of memory")
 
 
-def exit_code_of(error: BaseException) -> int:
+def report(error: BaseException) -> int:
     """Print what the user needs to know of the error, and return the exit code for it."""
     if code := getattr(error, "exit_code", None) if not isinstance(error, errors.MetarunError) else None:
         print(f"stopped by {error}; the state is saved: go on with --resume", file=sys.stderr)
         return code
     if isinstance(error, KeyboardInterrupt):
         return 128 + signal.SIGINT
-    known = explained(error)
+    explanation = explain(error)
     if os.environ.get("METARUN_DEBUG"):
         traceback.print_exception(error)
-    print(known, file=sys.stderr)
-    return known.exit_code
+    print(explanation, file=sys.stderr)
+    return explanation.exit_code
 
 
-def explained(error: BaseException) -> errors.MetarunError:
-    """The error itself if it speaks to the user, or what to say in its place."""
+def explain(error: BaseException) -> errors.MetarunError:
+    """Return the error itself if it speaks to the user, or what to say in its place."""
     if isinstance(error, errors.MetarunError):
         return error
     text = f"{type(error).__name__}: {error}".splitlines()[0][:300]

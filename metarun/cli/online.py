@@ -1,40 +1,59 @@
-"""`metarun online`: what each learner reaches along the streams, as a table and as a picture."""
+"""`metarun online`."""
 
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
-from metarun import online
-from metarun.cli.tables import aligned, spoken
-from metarun.runs import pictures
+from metarun.cli.arguments import EvaluationOverrides, Json, Mode, Plot, RunPath, Split, Stage
 
 SHOWN = 5  # times that the table has
 
 
-def print_online(found: dict[str, Any]) -> None:
-    """A line a learner and moment: the mean over all times, and some of them."""
-    metric, count = found["metric"], found["times"]
+def online(
+    run: RunPath,
+    overrides: EvaluationOverrides = None,
+    times: Annotated[int, typer.Option(min=1, max=10_000, help="How many times a stream has.")] = 30,
+    speed: Annotated[
+        float,
+        typer.Option(min=0.0, max=1.0, help="How much of the way to an independent task one time goes."),
+    ] = 0.1,
+    stage: Stage = None,
+    split: Split = None,
+    mode: Mode = None,
+    as_json: Json = False,
+    plot: Plot = None,
+) -> None:
+    """Follow tasks that drift, and measure who keeps up. Writes nothing to the run."""
+    from metarun.finished.finished_run import find_run
+    from metarun.runs import strict_json
+
+    finished = find_run(run, overrides or [], stage=stage, split=split, mode=mode)
+    from metarun.figures import drift_plot
+    from metarun.finished import drift
+
+    measured = drift.measure(finished, drift.Stream(times, speed))
+    if as_json:
+        typer.echo(strict_json.encode(measured))
+    else:
+        print_drift(measured)
+    if plot is not None:
+        drift_plot.write_drift(plot, measured)
+
+
+def print_drift(measured: dict[str, Any]) -> None:
+    """Print a line for each learner and moment: the mean over all times, and some of them."""
+    from metarun.cli.text_tables import align, format_mean
+
+    metric, count = measured["metric"], measured["times"]
     times = sorted({round(1 + (count - 1) * place / (SHOWN - 1)) for place in range(SHOWN)})
     rows = [["learner", "support", f"{metric}, all times", *(f"time {time}" for time in times)]]
-    for name, moments in found["learners"].items():
+    for name, moments in measured["learners"].items():
         for moment, columns in moments.items():
             curve = columns[metric]["over_time"]["mean"]
-            rows.append(
-                [name, moment, interval(columns[metric]), *(f"{curve[time - 1]:.3g}" for time in times)]
-            )
-    typer.echo(aligned(rows))
+            cells = (f"{curve[time - 1]:.3g}" for time in times)
+            rows.append([name, moment, format_mean(columns[metric]), *cells])
+    typer.echo(align(rows))
     typer.echo(
-        f"{found['streams']} streams of the {found['split']} split, {found['mode']}; mean ± 95 % confidence interval "
-        f"over streams; each time is {found['speed']:g} of the way to an independent task"
+        f"{measured['streams']} streams of the {measured['split']} split, {measured['mode']}; mean ± 95 % "
+        f"confidence interval over streams; each time is {measured['speed']:g} of the way to an independent task"
     )
-
-
-def interval(part: dict[str, Any]) -> str:
-    """`0.0085 ± 0.0016`."""
-    return spoken({"mean": part["mean"], "ci95": part["ci95"]})
-
-
-def write_plot(path: Path, found: dict[str, Any]) -> None:
-    """The picture, as PNG."""
-    pictures.write_figure(path, lambda figure: online.draw(figure, found), size=(10.0, 4.0))

@@ -1,4 +1,4 @@
-"""YAML to frozen dataclasses, without jax: everything wrong is refused here, before anything is slow.
+"""YAML to frozen dataclasses, without jax: a wrong configuration is refused here, before the slow imports.
 
 `load(path, overrides)` gives a RunConfig or raises ConfigError; `to_yaml` writes it back.
 """

@@ -1,4 +1,4 @@
-"""What a Selection can choose: plug-ins by their files, optimizers and schedules by their tables."""
+"""What a Selection can choose: plug-ins from their files, optimizers and schedules from their tables."""
 
 from metarun import plugins
 from metarun.config.optimizers import OPTIMIZERS
@@ -7,11 +7,11 @@ from metarun.config.schedules import SCHEDULES
 TABLES: dict[str, dict[str, type]] = {"optimizer": {**OPTIMIZERS}, "schedule": SCHEDULES}
 
 
-def names(kind: str) -> list[str]:
-    """The names of a kind, sorted."""
-    return sorted(TABLES[kind]) if kind in TABLES else plugins.names(kind)
+def list_names(kind: str) -> list[str]:
+    """Return the names of a kind, sorted."""
+    return sorted(TABLES[kind]) if kind in TABLES else plugins.list_names(kind)
 
 
-def config_class(kind: str, name: str) -> type:
-    """The dataclass whose fields are the options of `name`."""
-    return TABLES[kind][name] if kind in TABLES else plugins.config_class(kind, name)
+def read_config_class(kind: str, name: str) -> type:
+    """Return the dataclass whose fields are the options of `name`."""
+    return TABLES[kind][name] if kind in TABLES else plugins.read_config_class(kind, name)

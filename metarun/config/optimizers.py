@@ -1,7 +1,7 @@
 """Outer optimizers: what the YAML may say. One dataclass per optax function, with optax's names and defaults.
 
-Building them is the work of `training.py`, which has jax; a test holds every name and default here
-against optax's signature. Options that YAML cannot hold (masks, dtypes) are left out.
+The training builds them, because it has jax. A test compares every name and default here with optax's signature.
+Options that YAML cannot hold (masks, dtypes) are left out.
 """
 
 import dataclasses
@@ -20,15 +20,15 @@ CONSTANT = Selection("constant", Constant())
 
 @dataclass(frozen=True)
 class Optimizer:
-    """What every optimizer has beside its own options."""
+    """The options of every optimizer."""
 
-    learning_rate: Positive = 1e-3  # at its highest; the schedule multiplies it
+    learning_rate: Positive = 1e-3  # the highest rate; the schedule is a factor on it
     schedule: Annotated[Selection, Kind("schedule")] = CONSTANT
 
 
 @dataclass(frozen=True)
 class _Moments(Optimizer):
-    """The options of Adam and its kin."""
+    """The options that Adam and its variants share."""
 
     b1: Decay = 0.9  # decay of the mean of gradients
     b2: Decay = 0.999  # decay of the mean of squared gradients
@@ -47,7 +47,7 @@ class Adam(_Moments):
 class Nadam(_Moments):
     """Dozat 2016: Adam with Nesterov momentum."""
 
-    nesterov: bool = True  # false makes it Adam
+    nesterov: bool = True  # look ahead; false makes it Adam
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class AdaBelief(Adam):
 class RAdam(Adam):
     """Liu et al. 2019, arXiv:1908.03265: Adam with its early variance rectified."""
 
-    threshold: NotNegative = 5.0  # of the variance's tractability
+    threshold: NotNegative = 5.0  # rectify where the variance is at least this tractable
 
 
 @dataclass(frozen=True)
@@ -135,10 +135,10 @@ class SGD(Optimizer):
 class RMSProp(SGD):
     """Tieleman & Hinton 2012."""
 
-    decay: Decay = 0.9  # of the mean of squared gradients
+    decay: Decay = 0.9  # decay of the mean of squared gradients
     eps: NotNegative = 1e-8  # added to the denominator
     initial_scale: NotNegative = 0.0  # first value of the mean
-    centered: bool = False  # divide by the deviation in place of the second moment
+    centered: bool = False  # divide by the standard deviation, not by the root of the second moment
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 }
 
 
-def options(config: Optimizer) -> dict[str, Any]:
-    """The keyword arguments of the optax function of the same name, beside its `learning_rate`."""
+def collect_options(config: Optimizer) -> dict[str, Any]:
+    """Return the keyword arguments of the optax function of the same name, without `learning_rate`."""
     names = [field.name for field in dataclasses.fields(config)]
     return {name: getattr(config, name) for name in names if name not in ("learning_rate", "schedule")}

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: what the YAML may say. `training.py` turns one into an optax schedule.
+"""Learning-rate schedules: what the YAML may say. The training makes optax schedules of them.
 
 Each is a factor on the optimizer's `learning_rate` as a function of `step` (from 0); `steps` is the
 length of the stage's training.
@@ -38,15 +38,15 @@ class Exponential:
     """factor = decay ** (step / every), smoothly."""
 
     decay: Fraction  # factor per `every` steps
-    every: Steps  # steps
+    every: Steps  # steps after which the factor is `decay`
 
 
 @dataclass(frozen=True)
 class Step:
-    """factor ** floor(step / every): stairs."""
+    """factor ** floor(step / every), a staircase."""
 
-    factor: Fraction  # factor at each stair
-    every: Steps  # steps
+    factor: Fraction  # factor from one stair to the next
+    every: Steps  # steps on one stair
 
 
 SCHEDULES: dict[str, type] = {

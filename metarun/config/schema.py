@@ -1,7 +1,8 @@
-"""What a configuration says, once it has been found right: the types that the rest of metarun reads.
+"""The types of a checked configuration, which the rest of metarun reads.
 
-A combination that cannot work is a ValueError here, with what is wrong and, if there is more to say, a
-remedy; the binder adds file and line. What depends on the data or the devices is checked by those parts.
+A combination of values that cannot work is a ValueError here; its arguments are what is wrong and, if there is more
+to say, a remedy. The binder adds file and line. The code that reads the data or finds the devices checks what depends
+on them.
 """
 
 import re
@@ -16,9 +17,10 @@ from metarun.ranges import Above, AtLeast, Between
 Count = Annotated[int, AtLeast(1)]
 LAST_SEED = 2**32 - 1
 Seed = Annotated[int, Between(0, LAST_SEED)]
-Mode = Literal["inductive", "transductive"]  # which examples' batch statistics normalise the query:
-# the support's, or its own
-# Groups of parts; each is updated by the gradient at what those before it have become, on the same tasks.
+# Whose batch statistics normalise the query: those of the support (inductive) or its own (transductive).
+Mode = Literal["inductive", "transductive"]
+# Groups of parts. The groups are updated in this order on the same tasks, each by the gradient at the values
+# that the groups before it have after their updates.
 Turns = tuple[tuple[str, ...], ...]
 ADAM = Selection("adam", Adam())
 
@@ -31,10 +33,10 @@ def _refuse_repeats(key: str, values: Sequence[object]) -> None:
 
 @dataclass(frozen=True)
 class PartRate:
-    """A learning rate of its own, for a part of what a stage trains."""
+    """A separate learning rate for a part of what a stage trains."""
 
-    part: str  # a key of the outermost level of what the algorithm trains
-    factor: Annotated[float, Above(0)]  # times the optimizer's learning rate
+    part: str  # a key at the outermost level of what the algorithm trains
+    factor: Annotated[float, Above(0)]  # a factor on the optimizer's learning rate
 
 
 @dataclass(frozen=True)
@@ -46,41 +48,49 @@ class Training:
     optimizer: Annotated[Selection, Kind("optimizer")] = ADAM
     clip_norm: Annotated[float, Above(0)] | None = None  # largest norm of the outer gradient; null: any
     clip_value: Annotated[float, Above(0)] | None = None  # largest entry of the outer gradient; null: any
-    part_rates: tuple[PartRate, ...] = ()  # parts that learn slower or faster than the rest; empty: none
-    turns: Turns = ()  # groups of parts that are updated one after the other; empty: all at once
-    mode: Mode = "inductive"  # what normalises the query during training
-    task_chunk: Count | None = None  # tasks computed at once on a device, divides tasks_per_step; null: all
-    chunk: Count | None = None  # steps between two returns to the host, never changes results;
-    # null: as many as take about a second; at most 1,000
+    part_rates: tuple[PartRate, ...] = ()  # parts that learn more slowly or faster than the rest; empty: none
+    turns: Turns = ()  # groups of parts that are updated one after another; empty: all at once
+    mode: Mode = "inductive"  # whose statistics normalise the query during training
+    # Tasks that a device computes at once; it must divide tasks_per_step; null: all.
+    task_chunk: Count | None = None
+    # Steps between two returns to the host, which never changes results; null: as many as take about a second,
+    # at most 1,000.
+    chunk: Count | None = None
 
     def __post_init__(self) -> None:
         if self.task_chunk and self.tasks_per_step % self.task_chunk:
             raise ValueError(
                 f"task_chunk {self.task_chunk} does not divide tasks_per_step {self.tasks_per_step}"
             )
-        parts, in_turns = [each.part for each in self.part_rates], sum(self.turns, ())
-        _refuse_repeats("part_rates", parts)
-        _refuse_repeats("turns", in_turns)
-        if not all(self.turns):
-            raise ValueError("turns has a group without parts", "leave it out")
-        if self.turns and (strange := [part for part in parts if part not in in_turns]):
-            raise ValueError(f"part_rates has {strange[0]}, which has no turn", "name it in turns, too")
+        self._check_parts()
         warmup_steps = getattr(self.optimizer.config.schedule.config, "warmup_steps", 0)
         if warmup_steps and warmup_steps >= self.steps:
             raise ValueError(f"the schedule warms up for {warmup_steps} steps, the training has {self.steps}")
+
+    def _check_parts(self) -> None:
+        rate_parts, turn_parts = [rate.part for rate in self.part_rates], sum(self.turns, ())
+        _refuse_repeats("part_rates", rate_parts)
+        _refuse_repeats("turns", turn_parts)
+        if not all(self.turns):
+            raise ValueError("turns has a group without parts", "leave it out")
+        if self.turns and (absent := [part for part in rate_parts if part not in turn_parts]):
+            raise ValueError(f"part_rates has {absent[0]}, which has no turn", "name it in turns, too")
 
 
 @dataclass(frozen=True)
 class Stage:
     """One training, whose weights later stages may use."""
 
-    name: str  # unique; a letter, then letters, digits, _ and -, in lower case: it names files and keys
+    # The name of files and keys. It is unique: a letter, then letters, digits, _ and -, in lower case.
+    name: str
     model: Annotated[Selection, Kind("model")]
     algorithm: Annotated[Selection, Kind("algorithm")]
     training: Training
-    copies: Count | None = None  # members trained side by side, with other random numbers; null: one learner
-    draws_as: str | None = None  # an earlier stage whose random numbers this one has; null: its own.
-    # The same tasks then and, of the same model, the same first weights: the two are a pair
+    # Members that are trained side by side, each with its own random numbers; null: one learner.
+    copies: Count | None = None
+    # An earlier stage whose random numbers this one uses, too. Both then see the same tasks and, if their models
+    # are the same, begin with the same weights, so that they are a pair; null: its own random numbers.
+    draws_as: str | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch("[a-z][a-z0-9_-]{0,63}", self.name):
@@ -92,21 +102,22 @@ class Stage:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The frozen list of episodes, and how they are measured."""
+    """The frozen list of episodes, and how a learner is measured on them."""
 
     every: Count | None = None  # steps between two validations; null: only at the end
-    episodes: Annotated[int, AtLeast(2)] = 600  # two or more, to have a confidence interval
-    seed: Seed = 0  # of the list of episodes, apart from the run's seed
-    split: Literal["train", "validation", "test"] = (
-        "test"  # of the final evaluation; selection sees validation
-    )
-    modes: tuple[Mode, ...] = ("inductive",)  # each is measured; the first one selects
+    episodes: Annotated[int, AtLeast(2)] = 600  # at least two, for a confidence interval
+    seed: Seed = 0  # seed of the list of episodes; it does not depend on the run's seed
+    # The split of the final evaluation. The best checkpoint is always selected on validation.
+    split: Literal["train", "validation", "test"] = "test"
+    modes: tuple[Mode, ...] = ("inductive",)  # all are measured; the first one selects the best checkpoint
     adapted_steps: Count | None = None  # inner steps of the adapted learner; null: as in training
-    inner_steps: tuple[Annotated[int, AtLeast(0)], ...] = ()  # points of the adaptation curve; empty: none
-    ways: Count | None = None  # null: as in training
-    shots: Count | None = None  # null: as in training
-    queries: Count | None = None  # null: as in training
-    checkpoint: Literal["last", "best"] = "last"  # whose weights are measured at the end; best on validation
+    # Numbers of inner steps at which the adaptation curve is measured; empty: no curve.
+    inner_steps: tuple[Annotated[int, AtLeast(0)], ...] = ()
+    ways: Count | None = None  # classes of an episode; null: as in training
+    shots: Count | None = None  # support examples, of each class if there are classes; null: as in training
+    queries: Count | None = None  # query examples, of each class if there are classes; null: as in training
+    # The checkpoint whose weights are measured at the end: the last one, or the best one on validation.
+    checkpoint: Literal["last", "best"] = "last"
 
     def __post_init__(self) -> None:
         if not self.modes:
@@ -117,31 +128,32 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """When the state is saved."""
+    """When the state of a training is saved."""
 
-    every: Count | None = None  # steps; null: about once a minute; always at the end
-    keep: Count = 3  # newest checkpoints that stay, beside the best
+    # Steps between two checkpoints; null: about a minute. There is always one at the end.
+    every: Count | None = None
+    keep: Count = 3  # the newest checkpoints that are kept, beside the best one
 
 
 @dataclass(frozen=True)
 class Accelerator:
-    """Where it is computed."""
+    """The devices that compute, and their precision."""
 
-    platform: Literal["auto", "cpu", "gpu", "tpu"] = "auto"  # auto: the fastest there is
-    devices: Count | None = None  # null: all
-    precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"  # of matrix products
+    platform: Literal["auto", "cpu", "gpu", "tpu"] = "auto"  # auto: the fastest that is present
+    devices: Count | None = None  # number of devices; null: all
+    precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"  # precision of matrix products
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Run:
-    """What both forms of a file share."""
+    """The sections that both forms of a file share."""
 
     task: Annotated[Selection, Kind("task")]
     evaluation: Evaluation = Evaluation()
     checkpoint: Checkpoint = Checkpoint()
     accelerator: Accelerator = Accelerator()
-    seed: Seed = 0  # every random number of the run follows from it
-    replicas: Count = 1  # seeds trained side by side: replica r is the single run with seed + r
+    seed: Seed = 0  # seed of every random number of the run
+    replicas: Count = 1  # seeds that are trained side by side; replica r is the single run with seed + r
 
     def __post_init__(self) -> None:
         if self.seed + self.replicas > LAST_SEED + 1:
@@ -153,9 +165,9 @@ class _Run:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(_Run):
-    """A run, and the file with a list of `stages`."""
+    """A run, which is also the form of a file with a list of `stages`."""
 
-    stages: tuple[Stage, ...]  # at least one; each may use those before it
+    stages: tuple[Stage, ...]  # at least one; each stage may use those before it
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -173,14 +185,15 @@ class RunConfig(_Run):
 
 @dataclass(frozen=True, kw_only=True)
 class SingleStage(_Run):
-    """The file with one stage, which is called as its algorithm."""
+    """The form of a file with one stage, which has the name of its algorithm."""
 
     model: Annotated[Selection, Kind("model")]
     algorithm: Annotated[Selection, Kind("algorithm")]
     training: Training
     copies: Count | None = None  # as in a stage
 
-    def run(self) -> RunConfig:
+    def to_run(self) -> RunConfig:
+        """Return the run with this one stage."""
         stage = Stage(self.algorithm.name, self.model, self.algorithm, self.training, self.copies)
         shared = {name: getattr(self, name) for name in _Run.__dataclass_fields__}
         return RunConfig(stages=(stage,), **shared)

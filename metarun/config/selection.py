@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 class Selection:
     """One choice among a kind, and its options."""
 
-    name: str  # of the module (task, model, algorithm) or of the optax function (optimizer, schedule)
-    config: Any  # instance of the chosen dataclass; for a module its twin (see `metarun.plugins`)
+    name: str  # the module (task, model, algorithm), the optax function (optimizer), or the schedule
+    config: Any  # an instance of the chosen dataclass; for a module, of its twin (see `metarun.plugins`)
 
 
 class Kind(NamedTuple):
-    """Marks a Selection field with what it chooses among: `Annotated[Selection, Kind("model")]`."""
+    """The kind that a Selection field chooses among: `Annotated[Selection, Kind("model")]`."""
 
     name: str
 

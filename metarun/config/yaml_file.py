@@ -1,4 +1,4 @@
-"""YAML text to plain mappings, lists and scalars, with the line of every key. Refuses what can hurt.
+"""YAML text to plain mappings, lists and scalars, with the place of every key. Refuses what can hurt.
 
 Scalars are YAML 1.2's: only true and false are booleans (`no` is text), 1e-3 is a number, a date is text,
 010 is ten. Tags, anchors, repeated keys and anything large are refused before they cost time or memory.
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from metarun.config.origin import join, refusal
+from metarun.config.origin import join, make_error
 from metarun.errors import ConfigError
 
 MAX_BYTES = 2**20
@@ -33,18 +33,18 @@ class Parsed(NamedTuple):
     """A YAML document."""
 
     value: Any
-    lines: dict[str, int]  # dotted path of every key and list item, to its line from 1
+    places: dict[str, str]  # dotted path of every key and list item, to `file:line`; lines count from 1
 
 
 class _Refused(Exception):
-    """What is wrong, the line and the remedy; the file is known further out."""
+    """What is wrong, the line and the remedy; `parse` adds the file."""
 
     def __init__(self, what: str, node: yaml.Node | yaml.Event, remedy: str) -> None:
         super().__init__(what, node.start_mark.line + 1, remedy)
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes nodes one by one, so that a bound is met before the rest of the file is read."""
+    """Composes nodes one by one, so that the bounds are checked before the rest of the file is read."""
 
     yaml_implicit_resolvers = {None: SCALARS}  # noqa: RUF012 (PyYAML's own convention)
     depth = 0
@@ -67,7 +67,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class Dumper(yaml.SafeDumper):
-    """Writes text that `parse` reads back: quotes exactly what would not be text."""
+    """Writes text that `parse` reads back: it quotes a text exactly if it would be read as something else."""
 
     yaml_implicit_resolvers = {None: SCALARS}  # noqa: RUF012 (PyYAML's own convention)
 
@@ -76,65 +76,68 @@ class Dumper(yaml.SafeDumper):
 
 
 def read(path: Path) -> Parsed:
-    """The mapping of a file."""
-    parsed = parse(_text(path), str(path))
+    """Return the mapping of a file."""
+    parsed = parse(_read_text(path), str(path))
     if not isinstance(parsed.value, dict):
-        found = "empty" if parsed.value is None else "not a mapping"
-        raise refusal(f"the configuration is {found}", str(path), "write `key: value` lines, as in configs/")
+        fault = "empty" if parsed.value is None else "not a mapping"
+        raise make_error(
+            f"the configuration is {fault}", str(path), "write `key: value` lines, as in configs/"
+        )
     return parsed
 
 
 def parse(text: str, where: str) -> Parsed:
-    """Any YAML value; `where` goes before the line number in errors."""
+    """Return any YAML value; `where` goes before the line number in places and errors."""
     lines: dict[str, int] = {}
     try:
         node = yaml.compose(text, _Loader)
-        return Parsed(None if node is None else _plain(node, "", lines), lines)
+        value = None if node is None else _convert(node, "", lines)
     except _Refused as error:
         what, line, remedy = error.args
-        raise refusal(what, f"{where}:{line}", remedy) from None
+        raise make_error(what, f"{where}:{line}", remedy) from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # PyYAML lets chr() and int() errors through
-        raise _syntax_error(error, where) from None
+        raise _make_syntax_error(error, where) from None
+    return Parsed(value, {path: f"{where}:{line}" for path, line in lines.items()})
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         if path.exists() and not path.is_file():
-            raise refusal("this is not a file", str(path), _siblings(path / "*.yaml"))
+            raise make_error("this is not a file", str(path), suggest_sibling(path / "*.yaml"))
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise refusal("there is no such file", str(path), _siblings(path)) from None
+        raise make_error("there is no such file", str(path), suggest_sibling(path)) from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
-        raise refusal(
+        raise make_error(
             f"the file cannot be read: {error}", str(path), "check its name and permissions"
         ) from None
     if len(content) > MAX_BYTES:
-        raise refusal("the file is larger than 1 MiB", str(path), "keep data out of the configuration")
+        raise make_error("the file is larger than 1 MiB", str(path), "keep data out of the configuration")
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        raise refusal("the file is not UTF-8 text", f"{path}:{line}", "save it as UTF-8") from None
+        raise make_error("the file is not UTF-8 text", f"{path}:{line}", "save it as UTF-8") from None
 
 
-def _siblings(path: Path) -> str:
-    """A remedy: the nearest configuration in the same folder."""
+def suggest_sibling(path: Path) -> str:
+    """Return a remedy: the configuration in the same folder with the nearest name."""
     try:
-        found = sorted(sibling.name for sibling in path.parent.glob("*.yaml"))
+        names = sorted(sibling.name for sibling in path.parent.glob("*.yaml"))
     except OSError:
-        found = []
-    if not found:
+        names = []
+    if not names:
         return f"there is no *.yaml file in {path.parent}: check the path"
-    nearest = difflib.get_close_matches(path.name, found, n=1, cutoff=0) or found
+    nearest = difflib.get_close_matches(path.name, names, n=1, cutoff=0) or names
     return f"did you mean {path.parent / nearest[0]}?"
 
 
-def _syntax_error(error: Exception, where: str) -> ConfigError:
+def _make_syntax_error(error: Exception, where: str) -> ConfigError:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
     place = f"{where}:{mark.line + 1}" if mark else where
-    return refusal(f"this is not YAML: {problem}", place, "check indentation, colons, quotes and brackets")
+    return make_error(f"this is not YAML: {problem}", place, "check indentation, colons, quotes and brackets")
 
 
 def _check_event(event: yaml.Event) -> None:
@@ -146,31 +149,32 @@ def _check_event(event: yaml.Event) -> None:
         raise _Refused("YAML tags are not allowed", event, "remove the word that begins with !")
 
 
-def _plain(node: yaml.Node, path: str, lines: dict[str, int]) -> Any:
+def _convert(node: yaml.Node, path: str, lines: dict[str, int]) -> Any:
+    """Return the value of a node, and add the line of every key and list item in it to `lines`."""
     match node:
         case yaml.MappingNode():
-            return _mapping(node, path, lines)
+            return _convert_mapping(node, path, lines)
         case yaml.SequenceNode():
             for index, item in enumerate(node.value):
                 lines[join(path, index)] = item.start_mark.line + 1
-            return [_plain(item, join(path, index), lines) for index, item in enumerate(node.value)]
-    return _scalar(node)
+            return [_convert(item, join(path, index), lines) for index, item in enumerate(node.value)]
+    return _convert_scalar(node)
 
 
-def _mapping(node: yaml.MappingNode, path: str, lines: dict[str, int]) -> dict[str, Any]:
+def _convert_mapping(node: yaml.MappingNode, path: str, lines: dict[str, int]) -> dict[str, Any]:
     mapping: dict[str, Any] = {}
     for key_node, value_node in node.value:
-        key = _plain(key_node, "", {})
+        key = _convert(key_node, "", {})
         if not isinstance(key, str):
             raise _Refused(f"the key {str(key)[:40]} is not text", key_node, "put it in quotes, or rename it")
         if key in mapping:
             raise _Refused(f"the key {key} is given twice", key_node, "remove one of them")
         lines[join(path, key)] = key_node.start_mark.line + 1
-        mapping[key] = _plain(value_node, join(path, key), lines)
+        mapping[key] = _convert(value_node, join(path, key), lines)
     return mapping
 
 
-def _scalar(node: yaml.Node) -> Any:
+def _convert_scalar(node: yaml.Node) -> Any:
     text = node.value
     match node.tag.rpartition(":")[2]:
         case "null":
@@ -183,11 +187,11 @@ def _scalar(node: yaml.Node) -> Any:
             return int(text)
         case "float":
             return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
-    return _text_value(node)
+    return _check_text(node)
 
 
-def _text_value(node: yaml.Node) -> str:
-    """Text as it stands. What OmegaConf would read into it is refused, but for a reference to another key."""
+def _check_text(node: yaml.Node) -> str:
+    """Return the text as it stands. Refuse what OmegaConf would read into it, except a reference to another key."""
     text = node.value
     if text == "???":
         raise _Refused("a value is left open: ???", node, "write the value")

@@ -1,9 +1,8 @@
-"""Keeps decoded arrays below `locations.cache_root()/decoded`, and believes them only while they fit.
+"""The cache of decoded arrays, below `folders.cache_root()/decoded`. An entry that does not fit is made again.
 
-An entry is a private folder: one `.npy` file per array, and `entry.json`, written last, which says what
-the arrays were made of (the recipe), how large each file is and when it was written, and small facts.
-An entry that does not fit in any of this is made again. Files are replaced, never written in place, so
-that a memory map that another process holds stays whole.
+An entry is a private folder with one `.npy` file for each array and `entry.json`, which is written last. That file
+holds what the arrays were made of (the recipe), the size and time of each file, and small facts. Files are replaced,
+never written in place, so that a memory map that another process holds stays whole.
 """
 
 import contextlib
@@ -19,17 +18,17 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from metarun import locations
+from metarun import folders
 from metarun.data.storage import storage_errors
 
 try:
     import fcntl
-except ImportError:  # Windows: two processes may then both decode, which is slower but as safe
+except ImportError:  # Windows: two processes may then both decode, which is slower and as safe
     fcntl = None  # type: ignore[assignment]
 
-FORMAT = 1  # of entry.json; a cache that another version wrote is made again
-_LARGEST_RECORD = 1 << 22  # bytes of entry.json
-_ABANDONED = 3600.0  # seconds after which a temporary file belongs to a process that was killed
+FORMAT = 1  # of entry.json; an entry of another format is made again
+LARGEST_RECORD = 1 << 22  # bytes of entry.json
+ABANDONED = 3600.0  # seconds; the process of an older temporary file was killed
 
 logger = logging.getLogger("metarun")
 
@@ -42,39 +41,43 @@ class Layout(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What is kept."""
+    """The content of one entry."""
 
-    arrays: dict[str, np.ndarray]  # read-only memory maps, when they come from the cache
+    arrays: dict[str, np.ndarray]  # read-only memory maps if they come from the cache
     facts: dict[str, Any]  # small JSON values
 
 
 class _Unfit(Exception):
-    """Why an entry cannot be used. Never leaves this module."""
+    """The reason why an entry cannot be used. Never leaves this module."""
 
 
 def load_or_make(
     name: str, recipe: Mapping[str, Any], layout: Mapping[str, Layout], make: Callable[[], Entry]
 ) -> Entry:
-    """The entry of this name; `make` is called when there is none, or none that fits `recipe` and `layout`.
+    """Return the entry of this name, or the result of `make` if no entry fits `recipe` and `layout`.
 
-    `recipe` is JSON and identifies what the arrays are made of: version of the decoder, size, stamps of the
-    source files. Loading reads headers and file sizes only. Of several processes, one makes and the others
-    wait for it. Raises StorageError when the disk is full or may not be written.
+    Loading reads headers and file sizes only. If several processes need the entry, one makes it, and the others wait.
+
+    Args:
+      recipe: JSON that identifies what the arrays are made of: version of the decoder, size, stamps of the files.
+
+    Raises:
+      StorageError: the disk is full, or may not be written.
     """
-    folder = locations.cache_root() / "decoded" / name
+    folder = folders.cache_root() / "decoded" / name
     with contextlib.suppress(_Unfit):
         return _read(folder, recipe, layout)
-    with _locked(folder):
+    with _hold_lock(folder):
         try:
             return _read(folder, recipe, layout)
         except _Unfit as unfit:
             damaged = (folder / "entry.json").exists()
             logger.log(logging.WARNING if damaged else logging.INFO, "decoding %s: %s", name, unfit)
-        made = make()
-        _write(folder, recipe, made)
-    with contextlib.suppress(_Unfit):  # where there are no locks, another process may be writing just now
+        entry = make()
+        _write(folder, recipe, entry)
+    with contextlib.suppress(_Unfit):  # on a disk without locks another process may be writing now
         return _read(folder, recipe, layout)
-    return made
+    return entry
 
 
 def _read(folder: Path, recipe: Mapping[str, Any], layout: Mapping[str, Layout]) -> Entry:
@@ -83,17 +86,16 @@ def _read(folder: Path, recipe: Mapping[str, Any], layout: Mapping[str, Layout])
         raise _Unfit("the cache was made by another version or from other files")
     if set(record["arrays"]) != set(layout):
         raise _Unfit("the cache holds other arrays")
-    arrays = {
-        name: _map(folder / f"{name}.npy", record["arrays"][name], wanted) for name, wanted in layout.items()
-    }
+    stamps = record["arrays"]
+    arrays = {name: _map(folder / f"{name}.npy", stamps[name], layout[name]) for name in layout}
     return Entry(arrays, record["facts"])
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    """What entry.json says, once its own digest has vouched for it."""
+    """Return the content of entry.json after comparing it with its own digest."""
     try:
         with path.open("rb") as file:
-            text = file.read(_LARGEST_RECORD)
+            text = file.read(LARGEST_RECORD)
         sealed = json.loads(text)
         record = sealed["record"]
         if sealed["digest"] != _digest(record):
@@ -105,14 +107,15 @@ def _read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def _map(path: Path, written: dict[str, int], wanted: Layout) -> np.ndarray:
+def _map(path: Path, stamp: dict[str, int], layout: Layout) -> np.ndarray:
+    """Return a memory map of an array, if its file and its layout are those of the record."""
     try:
-        if _stamp(path) != written:
+        if _stamp(path) != stamp:
             raise _Unfit(f"{path.name} was altered or truncated")
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise _Unfit(f"{path.name} cannot be read") from error
-    if array.shape != wanted.shape or array.dtype != wanted.dtype:
+    if array.shape != layout.shape or array.dtype != layout.dtype:
         raise _Unfit(f"{path.name} has another shape or dtype")
     return array
 
@@ -120,17 +123,17 @@ def _map(path: Path, written: dict[str, int], wanted: Layout) -> np.ndarray:
 def _write(folder: Path, recipe: Mapping[str, Any], entry: Entry) -> None:
     with storage_errors("cannot keep decoded data", folder, "METARUN_CACHE"):
         for name, array in entry.arrays.items():
-            with _replacing(folder / f"{name}.npy") as file:
+            with _open_replacement(folder / f"{name}.npy") as file:
                 np.save(file, array, allow_pickle=False)
         stamps = {name: _stamp(folder / f"{name}.npy") for name in entry.arrays}
         record = {"format": FORMAT, "recipe": recipe, "arrays": stamps, "facts": entry.facts}
-        with _replacing(folder / "entry.json") as file:
+        with _open_replacement(folder / "entry.json") as file:
             file.write(json.dumps({"digest": _digest(record), "record": record}).encode())
 
 
 @contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A temporary file beside `path`, readable by its owner only, that takes its place once it is on disk."""
+def _open_replacement(path: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file, readable by its owner only, that takes the place of `path` when it is on the disk."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -144,10 +147,10 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Makes the folder, and holds its lock where the file system has locks; without, two may decode."""
+def _hold_lock(folder: Path) -> Iterator[None]:
+    """Make the folder, and hold its lock if the file system has locks. Without locks two processes may decode."""
     with storage_errors("cannot keep decoded data", folder, "METARUN_CACHE"):
-        locations.cache_root().mkdir(mode=0o700, parents=True, exist_ok=True)
+        folders.cache_root().mkdir(mode=0o700, parents=True, exist_ok=True)
         for private in (folder.parent, folder):
             private.mkdir(mode=0o700, exist_ok=True)
         descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -162,10 +165,10 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _sweep(folder: Path) -> None:
-    """Removes what killed processes left behind."""
+    """Remove what killed processes left behind."""
     for leftover in folder.glob("*.tmp"):
         with contextlib.suppress(OSError):
-            if time.time() - leftover.stat().st_mtime > _ABANDONED:
+            if time.time() - leftover.stat().st_mtime > ABANDONED:
                 leftover.unlink()
 
 

@@ -1,82 +1,84 @@
-"""Reads somebody's own examples: class folders of pictures, tables of numbers, pairs of sentences.
+"""A user's own examples: class folders of pictures, tables of numbers, pairs of sentences.
 
-Whatever is wrong with them is a DataError that names the file, and the line where there is one.
+Anything wrong with them is a DataError that names the file, and the line if there is one.
 """
 
 import csv
 import itertools
+import os
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from metarun.data import pictures
+from metarun.data import picture_files
 from metarun.errors import DataError
 
 MOST_BYTES = 1 << 28  # of a text file
 
-_CLASSES = "give a folder with a subfolder of pictures for each class: SUPPORT/<class>/*.png"
+CLASS_LAYOUT = "give a folder with a subfolder of pictures for each class: SUPPORT/<class>/*.png"
 
 
 class Table(NamedTuple):
     """The rows of a CSV file."""
 
-    names: tuple[str, ...]  # of all columns, from the header; empty without one
+    names: tuple[str, ...]  # of all columns, from the header; empty if there is none
     numbers: np.ndarray  # float32 [row, column]
-    labels: tuple[str, ...]  # [row], what the last column says, if it is no number; else empty
+    labels: tuple[str, ...]  # [row], the class names in the last column; empty if the table has none
 
 
 def list_classes(root: Path) -> dict[str, list[Path]]:
-    """{class: its pictures}, both sorted by name, of the subfolders of `root`. Reads no picture.
+    """Return {class: its pictures} of the subfolders of `root`, all sorted by name. Reads no picture.
 
     Raises:
-      DataError: it is no folder, has fewer than two subfolders, or one of them has no picture.
+      DataError: `root` is no folder, has fewer than two subfolders, or one of them has no picture.
     """
-    _expect_folder(root, _CLASSES)
-    folders = [path for path in _visible(root) if path.is_dir()]
+    _expect_folder(root, CLASS_LAYOUT)
+    folders = [path for path in _list_visible(root) if path.is_dir()]
     if len(folders) < 2:
-        found = f"only one class folder, {folders[0].name}" if folders else "no class folders"
-        raise DataError(f"the support has {found}", str(root), _CLASSES)
-    return {folder.name: _pictures_of(folder) for folder in folders}
+        fault = f"only one class folder, {folders[0].name}" if folders else "no class folders"
+        raise DataError(f"the support has {fault}", str(root), CLASS_LAYOUT)
+    return {folder.name: _list_pictures(folder) for folder in folders}
 
 
 def list_queries(paths: list[Path]) -> list[Path]:
-    """The picture files that are meant: files as they are, and the pictures of folders and their subfolders.
+    """Return the files among these paths, and the pictures of the folders among them and of their subfolders.
 
     Raises:
       DataError: there is no such file, or no picture in a folder.
     """
-    found = []
+    queries: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = [path, *(folder for folder in _visible(path) if folder.is_dir())]
-            found += [file for folder in inside for file in _visible(folder) if pictures.is_picture(file)]
+            folders = [path, *(folder for folder in _list_visible(path) if folder.is_dir())]
+            files = itertools.chain.from_iterable(map(_list_visible, folders))
+            queries += filter(picture_files.is_picture, files)
         elif path.exists():
-            found.append(path)
+            queries.append(path)
         else:
             raise DataError("there is no such file or folder", str(path), "check the path of the query")
-    if not found:
+    if not queries:
         where = ", ".join(map(str, paths))
         raise DataError("there is no picture to predict", where, "give picture files, or a folder of them")
-    return found
+    return queries
 
 
 def read_pictures(files: list[Path], shape: tuple[int, int, int], inverted: bool) -> np.ndarray:
-    """The pictures as float32 [example, height, width, channel] in [0, 1]; inverted, black is 1.
+    """Return pictures as float32 [example, height, width, channel] in [0, 1]. Inverted, black is 1.
 
     Raises:
-      DataError: one cannot be read; see `pictures.read_picture`.
+      DataError: a picture cannot be read; see `picture_files.read_picture`.
     """
     height, width, channels = shape
     inputs = np.empty((len(files), *shape), np.float32)
     for index, file in enumerate(files):
-        picture = pictures.read_picture(file, (height, width), channels)
+        picture = picture_files.read_picture(file, (height, width), channels)
         inputs[index] = (255 - picture if inverted else picture).astype(np.float32) / 255
     return inputs
 
 
 def read_table(path: Path, columns: int, labelled: bool = False) -> Table:
-    """A CSV file with `columns` columns of numbers, and with `labelled` one more, of class names.
+    """Read a CSV file with `columns` columns of numbers, followed by a column of class names if it is `labelled`.
 
     The first row is a header if it has no number where numbers belong. Empty lines are left out.
 
@@ -106,16 +108,16 @@ def read_table(path: Path, columns: int, labelled: bool = False) -> Table:
 
 
 def read_pairs(path: Path) -> list[tuple[str, str]]:
-    """(source, target) of a UTF-8 file with one pair a line, separated by a tab. Empty lines are left out.
+    """Return (source, target) of a UTF-8 file with a pair on each line, separated by a tab. Empty lines are left out.
 
     Raises:
-      DataError: there is no pair, or a line has not exactly two parts.
+      DataError: there is no pair, or a line does not have exactly two sentences.
     """
     pairs = []
     for number, line in enumerate(read_lines(path), start=1):
-        parts = [part.strip() for part in line.split("\t")]
-        if len(parts) == 2 and all(parts):
-            pairs.append((parts[0], parts[1]))
+        sentences = [sentence.strip() for sentence in line.split("\t")]
+        if len(sentences) == 2 and all(sentences):
+            pairs.append((sentences[0], sentences[1]))
         elif line.strip():
             what = f"line {number} is not a source and a target with one tab between them"
             raise DataError(what, str(path), "write SOURCE<tab>TARGET on every line")
@@ -125,10 +127,10 @@ def read_pairs(path: Path) -> list[tuple[str, str]]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 text file.
+    """Return the lines of a UTF-8 text file.
 
     Raises:
-      DataError: it is no file, or too large, or not UTF-8.
+      DataError: there is no such file, or it is too large or not UTF-8.
     """
     if not path.exists():
         raise DataError("there is no such file", str(path), "check the path")
@@ -137,14 +139,14 @@ def read_lines(path: Path) -> list[str]:
     if path.stat().st_size > MOST_BYTES:
         raise DataError(f"the file has more than {MOST_BYTES:,} bytes", str(path), "split it")
     try:
-        return decoded(path.read_bytes(), str(path))
+        return decode_lines(path.read_bytes(), str(path))
     except OSError as error:
         what = f"the file cannot be read: {error.strerror or error}"
         raise DataError(what, str(path), "allow to read it") from error
 
 
-def decoded(content: bytes, where: str) -> list[str]:
-    """The lines of UTF-8 text.
+def decode_lines(content: bytes, where: str) -> list[str]:
+    """Return the lines of UTF-8 text.
 
     Raises:
       DataError: it is not UTF-8.
@@ -154,6 +156,12 @@ def decoded(content: bytes, where: str) -> list[str]:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise DataError(f"line {line} is not UTF-8", where, "save the text as UTF-8") from error
+
+
+def escape(text: str) -> str:
+    """Return text that no terminal and no encoding stumbles over: names of files are bytes that mean what they like."""
+    whole = os.fsencode(text).decode("utf-8", "replace")
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in whole)
 
 
 def _check_row(path: Path, line: int, row: list[str], columns: int, labelled: bool) -> None:
@@ -184,8 +192,8 @@ def _expect_folder(path: Path, remedy: str) -> None:
         raise DataError("this is a file, not a folder", str(path), remedy)
 
 
-def _visible(folder: Path) -> list[Path]:
-    """What lies in a folder, sorted by name, without what is hidden."""
+def _list_visible(folder: Path) -> list[Path]:
+    """Return the entries of a folder that are not hidden, sorted by name."""
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
@@ -193,12 +201,12 @@ def _visible(folder: Path) -> list[Path]:
         raise DataError(what, str(folder), "allow to read it") from error
 
 
-def _pictures_of(folder: Path) -> list[Path]:
-    """The pictures of a class folder, at least one."""
-    inside = _visible(folder)
-    files = [path for path in inside if pictures.is_picture(path)]
+def _list_pictures(folder: Path) -> list[Path]:
+    """Return the pictures of a class folder; there is at least one."""
+    entries = _list_visible(folder)
+    files = [path for path in entries if picture_files.is_picture(path)]
     if not files:
-        others = ", ".join(path.name for path in itertools.islice(inside, 3))
+        others = ", ".join(path.name for path in entries[:3])
         what = f"the class folder {folder.name} has no picture{f', only {others}' if others else ''}"
-        raise DataError(what, str(folder), f"put pictures there: {', '.join(pictures.SUFFIXES)}")
+        raise DataError(what, str(folder), f"put pictures there: {', '.join(picture_files.SUFFIXES)}")
     return files

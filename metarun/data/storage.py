@@ -1,4 +1,4 @@
-"""Tells disks that are full and folders that are closed from everything else that can go wrong."""
+"""The errors of full disks and closed folders, told apart from bugs."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from metarun.errors import StorageError
 
 @contextlib.contextmanager
 def storage_errors(what: str, where: Path, variable: str) -> Iterator[None]:
-    """Turns an OSError inside into a StorageError; `variable` is the setting that moves the folder."""
+    """Turn an OSError into a StorageError. `variable` is the setting that moves the folder."""
     try:
         yield
     except OSError as error:

@@ -1,8 +1,8 @@
-"""Text to tokens and back: sub-words of a vocabulary that is learned from the text of the training pairs.
+"""Sub-words: text as tokens of a vocabulary that is learned from the text of the training pairs, and back.
 
-SentencePiece's unigram model (Kudo 2018, arXiv 1804.10959). The same sentences give the same tokens everywhere: no
-sentence is left out by chance, and the work is always cut into the same number of parts. A letter that the training
-text does not have is written in its UTF-8 bytes, so that no text is unknown.
+SentencePiece's unigram model (Kudo 2018, arXiv 1804.10959). The same sentences give the same tokens everywhere, because
+no sentence is left out by chance, and the work is always divided among the same number of threads. A letter that the
+training text does not have is written in its UTF-8 bytes, so that no text is unknown.
 """
 
 import io
@@ -11,17 +11,17 @@ from typing import Any
 
 import sentencepiece
 
-SPECIAL: dict[str, Any] = {"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3}  # three as in metarun.tasks
-BYTES = 256  # tokens of their own
-PARTS = 16  # of the training, one a thread: their number changes the last bit of sums
-LONGEST_BYTES = 10_000  # sentences beyond are not learned from
+# Tokens that are no part of a text; the first three are those of metarun/tasks/_sentences.py.
+SPECIAL: dict[str, Any] = {"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3}
+THREADS = 16  # of the training; their number changes the last bit of sums
+LONGEST_BYTES = 10_000  # longer sentences are left out of the training
 
 
 class Subwords:
     """A trained vocabulary.
 
     Attributes:
-      size: tokens in all.
+      size: the number of all tokens.
     """
 
     def __init__(self, model: bytes) -> None:
@@ -29,19 +29,19 @@ class Subwords:
         self.size: int = self._processor.get_piece_size()
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """The tokens of every text."""
+        """Return the tokens of every text."""
         return self._processor.encode(list(texts))
 
     def decode(self, tokens: Sequence[Sequence[int]]) -> list[str]:
-        """Every row of tokens as text; bytes that are no UTF-8 become replacement characters."""
+        """Return every row of tokens as text. Bytes that are no UTF-8 become replacement characters."""
         return [self._processor.decode(list(row)) for row in tokens]
 
 
 def learn(texts: Iterable[str], size: int) -> Subwords:
-    """The vocabulary of a text: at most `size` tokens, fewer where the text has no more.
+    """Learn the vocabulary of a text. It has at most `size` tokens, and fewer if the text has no more.
 
     Raises:
-      ValueError: the size does not hold the letters of the text.
+      ValueError: the size is too small for the letters of the text.
     """
     model = io.BytesIO()
     try:
@@ -54,7 +54,7 @@ def learn(texts: Iterable[str], size: int) -> Subwords:
             character_coverage=1.0,
             byte_fallback=True,
             max_sentence_length=LONGEST_BYTES,
-            num_threads=PARTS,
+            num_threads=THREADS,
             minloglevel=2,
             **SPECIAL,
         )

@@ -1,4 +1,4 @@
-"""Normalisation layers without running averages: models stay pure functions of their parameters."""
+"""Normalisation layers without running averages, so that models stay pure functions of their parameters."""
 
 from typing import Literal
 
@@ -7,17 +7,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from metarun import base
+
 Kind = Literal["batch", "layer", "none"]
 
 EPSILON = 1e-3  # added to the variance; the default of the layer that the MAML authors' code uses
 
 
 class Normalisation(nn.Module):
-    """Centres and scales features, then applies a learned scale and offset per channel.
+    """Normalises features, then applies a learned scale and offset to each channel.
 
-    `batch` takes the statistics of each channel over examples and positions: of the first
-    `reference_count` examples if there are any (inductive), else of all of them (transductive).
-    `layer` takes them of each example over positions and channels. `none` passes the inputs on.
+    `batch` takes the statistics of each channel over examples and positions: over the first `reference_count` examples
+    if there are any (inductive), otherwise over all examples (transductive). `layer` takes the statistics of each
+    example over positions and channels. `none` passes the inputs on.
     """
 
     kind: Kind
@@ -28,8 +30,8 @@ class Normalisation(nn.Module):
             return inputs
         channels = inputs.shape[-1]
         everywhere = (1,) * (inputs.ndim - 1) + (channels,)
-        scale = self.param("scale", nn.initializers.ones, (channels,)).reshape(everywhere)
-        offset = self.param("offset", nn.initializers.zeros, (channels,)).reshape(everywhere)
+        scale = self.param(base.SCALE, nn.initializers.ones, (channels,)).reshape(everywhere)
+        offset = self.param(base.OFFSET, nn.initializers.zeros, (channels,)).reshape(everywhere)
         if self.kind == "batch":
             source, axes = inputs[: reference_count or None], tuple(range(inputs.ndim - 1))
         else:
@@ -40,7 +42,7 @@ class Normalisation(nn.Module):
 
 
 class Modulation(nn.Module):
-    """Scales and offsets every channel by a linear map of one condition: FiLM (Perez et al. 2018, arXiv 1709.07871).
+    """Scales and moves every channel by linear maps of one condition: FiLM (Perez et al. 2018, arXiv 1709.07871).
 
     features · (1 + A·condition) + B·condition, so that a condition of zeros changes nothing. A and B start uniform in
     ±1/√(size of the condition).
@@ -56,6 +58,6 @@ class Modulation(nn.Module):
 
         scale, offset = (
             (condition @ self.param(name, initial, (condition.shape[0], channels))).reshape(everywhere)
-            for name in ("scale_map", "offset_map")
+            for name in base.MODULATION
         )
         return inputs * (1 + scale) + offset

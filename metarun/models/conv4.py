@@ -1,8 +1,8 @@
 """The few-shot convolutional network: blocks of 3×3 convolution, normalisation and ReLU.
 
-With `downsample: stride` and `head: mean` it is MAML's for Omniglot (Finn et al. 2017, arXiv 1703.03400, C.1);
-with `downsample: max_pool` and `head: flatten` that of matching networks (1606.04080), prototypical networks
-(1703.05175) and MAML++ (1810.09502). No running averages: see `reference` in base.Model.
+With `downsample: stride` and `head: mean` it is MAML's network for Omniglot (Finn et al. 2017, arXiv 1703.03400, C.1).
+With `downsample: max_pool` and `head: flatten` it is the network of matching networks (1606.04080), prototypical
+networks (1703.05175) and MAML++ (1810.09502). It has no running averages; see `reference` in base.Model.
 """
 
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from metarun.ranges import AtLeast
 
 @dataclass(frozen=True)
 class Config:
-    """Which of the field's four-block networks this is."""
+    """The blocks of the network."""
 
     width: Annotated[int, AtLeast(1)] = 64  # channels of every block
     depth: Annotated[int, AtLeast(1)] = 4  # blocks
-    downsample: Literal["stride", "max_pool"] = "stride"  # how each block halves height and width
+    downsample: Literal["stride", "max_pool"] = "stride"  # what halves height and width in each block
     normalisation: Literal["batch", "layer", "none"] = "batch"  # before each ReLU
-    head: Literal["mean", "flatten"] = "mean"  # what becomes of the positions before the last layer
+    head: Literal["mean", "flatten"] = "mean"  # average the positions before the last layer, or keep them all
 
 
 class Block(nn.Module):
@@ -36,11 +36,11 @@ class Block(nn.Module):
     def __call__(self, inputs, reference_count: int, condition=None):
         config, channels = self.config, inputs.shape[-1]
         initial = nn.initializers.glorot_uniform()
-        kernel = self.param("kernel", initial, (3, 3, channels, config.width))
+        kernel = self.param(base.KERNEL, initial, (3, 3, channels, config.width))
         strided = config.downsample == "stride"
         features = _convolution.convolve(inputs, kernel, stride=2 if strided else 1)
-        if config.normalisation != "batch":  # batch normalisation subtracts any bias again
-            bias = self.param("bias", nn.initializers.zeros, (config.width,))
+        if config.normalisation != "batch":  # batch normalisation would subtract a bias again
+            bias = self.param(base.BIAS, nn.initializers.zeros, (config.width,))
             features = features + bias.reshape(1, 1, 1, -1)
         features = _normalisation.Normalisation(config.normalisation)(features, reference_count)
         if condition is not None:
@@ -72,7 +72,7 @@ class ConvolutionalNetwork(nn.Module):
 
 
 def build(config: Config, spec: base.Spec) -> base.Model:
-    """The model for pictures [height, width, channel] and `spec.output_size` outputs.
+    """Build the model for pictures [height, width, channel] and `spec.output_size` outputs.
 
     Raises:
       ValueError: the inputs are no pictures, or too small to be halved `depth` times by max-pooling.

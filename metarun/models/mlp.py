@@ -1,7 +1,7 @@
-"""Multilayer perceptron; by default the two hidden layers of 40 of MAML's sinusoid.
+"""A multilayer perceptron; by default with the two hidden layers of 40 units of MAML's sinusoid.
 
 Finn et al. 2017, arXiv 1703.03400, section 5.1. The authors start the matrices with a deviation of 0.01 and the biases
-at zero; we start both uniformly, see `_dense`.
+at zero. We start both uniformly; see `_dense`.
 """
 
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jax.nn.tanh, "gelu": jax.nn.gelu}
 
 @dataclass(frozen=True)
 class Config:
-    """The shape of the network between the inputs and the outputs."""
+    """The layers between the inputs and the outputs."""
 
     hidden: tuple[Annotated[int, AtLeast(1)], ...] = (40, 40)  # units of each hidden layer
     activation: Literal["relu", "tanh", "gelu"] = "relu"  # after each hidden layer
     normalisation: Literal["batch", "layer", "none"] = "none"  # before each activation
-    modulation: Literal["inputs", "features"] = "inputs"  # what a condition is: more inputs, or a scale and
-    # an offset of every hidden unit before its activation
+    # What a condition becomes: more inputs, or a scale and an offset of every hidden unit before its activation.
+    modulation: Literal["inputs", "features"] = "inputs"
 
 
 class Perceptron(nn.Module):
@@ -44,7 +44,7 @@ class Perceptron(nn.Module):
     def embed(self, inputs, reference_count: int, condition=None):
         features = inputs.reshape(inputs.shape[0], -1)
         modulated = condition is not None and self.config.modulation == "features"
-        if condition is not None and not modulated:  # more inputs, the same for every example
+        if condition is not None and not modulated:  # the same for every example
             conditions = jnp.broadcast_to(condition, (features.shape[0], condition.shape[0]))
             features = jnp.concatenate([features, conditions], axis=1)
         for dense, norm, modulation in zip(self.hidden, self.norms, self.modulations, strict=True):
@@ -58,7 +58,7 @@ class Perceptron(nn.Module):
 
 
 def build(config: Config, spec: base.Spec) -> base.Model:
-    """The model for inputs of `spec.input_shape`, flattened, and `spec.output_size` outputs.
+    """Build the model for inputs of `spec.input_shape`, flattened, and `spec.output_size` outputs.
 
     Raises:
       ValueError: the inputs are sentences of tokens.

@@ -1,9 +1,9 @@
-"""The residual network of twelve convolutions that most few-shot methods on natural pictures are compared with.
+"""The residual network of twelve convolutions that most few-shot methods on natural pictures use.
 
-Four blocks of three 3×3 convolutions, with a 1×1 convolution around them, and 2×2 max-pooling after each block
+It has four blocks of three 3×3 convolutions, with a 1×1 convolution around them, and 2×2 max-pooling after each block
 (Oreshkin, Rodríguez López, Lacoste 2018, TADAM, arXiv 1805.10123; Lee et al. 2019, MetaOptNet, 1904.03758). The
 channels are MetaOptNet's 64, 160, 320, 640 by default; TADAM has 64, 128, 256, 512. MetaOptNet drops blocks of
-activations (DropBlock) in training; we do not. No running averages: see `reference` in base.Model.
+activations (DropBlock) in training; we do not. There are no running averages; see `reference` in base.Model.
 """
 
 from dataclasses import dataclass
@@ -16,22 +16,18 @@ from metarun import base
 from metarun.models import _convolution, _flax, _normalisation
 from metarun.ranges import Above, AtLeast
 
-SLOPE = 0.1  # of the leaky rectifier below zero; MetaOptNet's
+SLOPE = 0.1  # slope of the leaky rectifier below zero, as in MetaOptNet
 
 
 @dataclass(frozen=True)
 class Config:
-    """How wide the blocks are, and how features become one vector."""
+    """The width of the blocks, and the way in which features become one vector."""
 
     width: Annotated[int, AtLeast(1)] = 64  # channels of the first block
-    multiples: tuple[Annotated[float, Above(0)], ...] = (
-        1.0,
-        2.5,
-        5.0,
-        10.0,
-    )  # channels of each block / width
+    # Channels of each block divided by width; as many blocks as numbers.
+    multiples: tuple[Annotated[float, Above(0)], ...] = (1.0, 2.5, 5.0, 10.0)
     normalisation: Literal["batch", "layer", "none"] = "batch"  # after each convolution
-    head: Literal["mean", "flatten"] = "mean"  # what becomes of the positions before the last layer
+    head: Literal["mean", "flatten"] = "mean"  # average the positions before the last layer, or keep them all
 
     def __post_init__(self):
         if not self.multiples or min(self.channels) < 1:
@@ -39,7 +35,7 @@ class Config:
 
     @property
     def channels(self) -> tuple[int, ...]:
-        """Of each block."""
+        """The channels of each block."""
         return tuple(round(self.width * multiple) for multiple in self.multiples)
 
 
@@ -52,19 +48,19 @@ class Convolution(nn.Module):
 
     @nn.compact
     def __call__(self, inputs, reference_count: int, condition=None):
-        # He et al. 2015 (1502.01852), by the outgoing connections, as MetaOptNet starts.
+        # He et al. 2015 (1502.01852) with the outgoing connections, as in MetaOptNet.
         initial = nn.initializers.variance_scaling(2 / (1 + SLOPE**2), "fan_out", "normal")
         shape = (self.window, self.window, inputs.shape[-1], self.channels)
-        features = _convolution.convolve(inputs, self.param("kernel", initial, shape))
-        if self.normalisation != "batch":  # batch normalisation subtracts any bias again
-            bias = self.param("bias", nn.initializers.zeros, (self.channels,))
+        features = _convolution.convolve(inputs, self.param(base.KERNEL, initial, shape))
+        if self.normalisation != "batch":  # batch normalisation would subtract a bias again
+            bias = self.param(base.BIAS, nn.initializers.zeros, (self.channels,))
             features = features + bias.reshape(1, 1, 1, -1)
         features = _normalisation.Normalisation(self.normalisation)(features, reference_count)
         return features if condition is None else _normalisation.Modulation()(features, condition)
 
 
 class Block(nn.Module):
-    """Three convolutions beside one of 1×1, their sum rectified, and half the height and width."""
+    """Three convolutions beside one of 1×1; their sum is rectified and pooled to half the height and width."""
 
     channels: int
     normalisation: _normalisation.Kind
@@ -105,10 +101,10 @@ class ResidualNetwork(nn.Module):
 
 
 def build(config: Config, spec: base.Spec) -> base.Model:
-    """The model for pictures [height, width, channel] and `spec.output_size` outputs.
+    """Build the model for pictures [height, width, channel] and `spec.output_size` outputs.
 
     Raises:
-      ValueError: the inputs are no pictures, or too small to be halved once for each block.
+      ValueError: the inputs are no pictures, or too small to be halved in each block.
     """
     if len(spec.input_shape) != 3:
         raise ValueError(

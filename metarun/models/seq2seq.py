@@ -1,8 +1,9 @@
-"""Encoder-decoder Transformer for sentences of tokens, small enough for an inner loop.
+"""An encoder-decoder Transformer for sentences of tokens, small enough for an inner loop.
 
-Vaswani et al. 2017, arXiv 1706.03762, with the normalisation before each part (Xiong et al. 2020, 2002.04745), learned
-positions, no dropout and no running statistics: a pure function of its parameters, whose second derivative exists.
-Inputs are {"source", "prefix"}, int32 [example, token] each; token 0 is padding, which no token of another attends to.
+Vaswani et al. 2017, arXiv 1706.03762, with the normalisation before each sub-layer (Xiong et al. 2020, 2002.04745),
+learned positions, no dropout and no running statistics: it is a pure function of its parameters and has a second
+derivative. Inputs are {"source", "prefix"}, int32 [example, token] each. Token 0 of the source is padding, to which no
+token attends.
 """
 
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ from metarun import base
 from metarun.models import _dense, _flax
 from metarun.ranges import AtLeast
 
-PAD = 0  # of every family of sentences
-FAR = -1e9  # a score that softmax makes zero
+PAD = 0  # the padding of every family of sentences
+HIDDEN_SCORE = -1e9  # softmax turns this score into zero
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,9 @@ class Config:
     """The size of the network."""
 
     width: Annotated[int, AtLeast(1)] = 64  # features of a token; a multiple of heads
-    heads: Annotated[int, AtLeast(1)] = 4  # of every attention
+    heads: Annotated[int, AtLeast(1)] = 4  # heads of every attention
     depth: Annotated[int, AtLeast(1)] = 1  # layers of the encoder, and of the decoder
-    feedforward: Annotated[int, AtLeast(1)] = 128  # hidden units between two attentions
+    feedforward: Annotated[int, AtLeast(1)] = 128  # hidden units of the dense layers after the attentions
 
     def __post_init__(self):
         if self.width % self.heads:
@@ -57,43 +58,42 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(
         self,
-        asking: Float[Array, "example token feature"],
-        asked: Float[Array, "example other feature"],
+        features: Float[Array, "example token feature"],
+        context: Float[Array, "example other feature"],
         visible: Bool[Array, "#example #token other"],
     ) -> Float[Array, "example token feature"]:
-        def split(name: str, features):
-            projected = _dense.Dense(self.width, name=name)(features)
-            return projected.reshape(*features.shape[:2], self.heads, -1)  # [example, token, head, feature]
+        def project(name: str, inputs):
+            outputs = _dense.Dense(self.width, name=name)(inputs)
+            return outputs.reshape(*inputs.shape[:2], self.heads, -1)  # [example, token, head, feature]
 
-        queries, keys, values = split("query", asking), split("key", asked), split("value", asked)
+        queries, keys, values = project("query", features), project("key", context), project("value", context)
         scores = jnp.einsum("ethf,eohf->ehto", queries, keys) * queries.shape[-1] ** -0.5
-        shares = jax.nn.softmax(jnp.where(visible[:, None], scores, FAR))
+        shares = jax.nn.softmax(jnp.where(visible[:, None], scores, HIDDEN_SCORE))
         mixed = jnp.einsum("ehto,eohf->ethf", shares, values)
-        return _dense.Dense(self.width, name="mix")(mixed.reshape(asking.shape))
+        return _dense.Dense(self.width, name="mix")(mixed.reshape(features.shape))
 
 
 class Layer(nn.Module):
-    """Attention to the sentence itself, to the source if there is one, then two dense layers; each added."""
+    """Attention to the sentence itself, then to the source if there is one, then two dense layers, each added."""
 
     config: Config
 
     @nn.compact
     def __call__(self, features, visible, source=None, source_visible=None):
         width, heads = self.config.width, self.config.heads
-        normed = nn.LayerNorm(name="norm_self")(features)
-        features = features + Attention(width, heads, name="attend_self")(normed, normed, visible)
+        inputs = nn.LayerNorm(name="norm_self")(features)
+        features = features + Attention(width, heads, name="attend_self")(inputs, inputs, visible)
         if source is not None:
-            normed = nn.LayerNorm(name="norm_source")(features)
-            features = features + Attention(width, heads, name="attend_source")(
-                normed, source, source_visible
-            )
-        normed = nn.LayerNorm(name="norm_dense")(features)
-        hidden = jax.nn.gelu(_dense.Dense(self.config.feedforward, name="dense_in")(normed))
+            inputs = nn.LayerNorm(name="norm_source")(features)
+            attend = Attention(width, heads, name="attend_source")
+            features = features + attend(inputs, source, source_visible)
+        inputs = nn.LayerNorm(name="norm_dense")(features)
+        hidden = jax.nn.gelu(_dense.Dense(self.config.feedforward, name="dense_in")(inputs))
         return features + _dense.Dense(width, name="dense_out")(hidden)
 
 
 class Transformer(nn.Module):
-    """Encoder, decoder, and a dense layer with an output for each token of the target vocabulary."""
+    """An encoder, a decoder, and a dense layer with an output for each token of the target vocabulary."""
 
     config: Config
     vocabulary: int
@@ -115,9 +115,9 @@ class Transformer(nn.Module):
         return self.encoder_norm(features)
 
     def embed(self, inputs, reference_count: int):
-        counted = (inputs["source"] != PAD)[..., None]
-        features = jnp.where(counted, self.encode(inputs["source"]), 0.0)
-        return features.sum(axis=1) / jnp.maximum(counted.sum(axis=1), 1)
+        is_word = (inputs["source"] != PAD)[..., None]
+        features = jnp.where(is_word, self.encode(inputs["source"]), 0.0)
+        return features.sum(axis=1) / jnp.maximum(is_word.sum(axis=1), 1)
 
     def __call__(self, inputs, reference_count: int):
         source, prefix = inputs["source"], inputs["prefix"]
@@ -129,7 +129,7 @@ class Transformer(nn.Module):
 
 
 def build(config: Config, spec: base.Spec) -> base.Model:
-    """The model for sentences of tokens below `spec.vocabulary`; its features are the mean of the encoded source.
+    """Build the model for sentences of tokens below `spec.vocabulary`. Its features are the mean of the encoded source.
 
     Raises:
       ValueError: the inputs are no sentences.
@@ -139,6 +139,5 @@ def build(config: Config, spec: base.Spec) -> base.Model:
             f"seq2seq needs sentences of tokens, not inputs of shape {spec.input_shape}",
             "take model.name=mlp for vectors, conv4 for pictures",
         )
-    return _flax.from_module(
-        Transformer(config, spec.vocabulary, spec.output_size), uses_batch_statistics=False
-    )
+    module = Transformer(config, spec.vocabulary, spec.output_size)
+    return _flax.from_module(module, uses_batch_statistics=False)

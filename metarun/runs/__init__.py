@@ -1,1 +1,1 @@
-"""The run directory: nothing outside this package writes to one. Only checkpoints need jax."""
+"""The run directory. Only this package writes to one, and only its checkpoints need jax."""

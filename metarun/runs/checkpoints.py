@@ -1,7 +1,10 @@
-"""Checkpoints of one stage: `<run>/checkpoints/<stage>/<step>/` with `state/` and `manifest.json`.
+"""Checkpoints of one stage: `<run>/checkpoints/<stage>/<step>/` with `weights/`, `memory/` and `manifest.json`.
 
-A checkpoint is built under a temporary name and appears by one rename, complete; it disappears by one
-rename, too. So a step's folder is whole unless something outside damaged it, which its manifest tells.
+`weights/` is what the stage has learned, and `memory/` is what the optimizer needs to go on training. A checkpoint
+without `memory/` can be opened and evaluated, but not trained further, so a published one may leave that folder out.
+
+A checkpoint is built under a temporary name and appears, complete, by one rename. It disappears by one rename, too.
+So the folder of a step is whole unless something outside damaged it, and then its manifest shows the damage.
 """
 
 import contextlib
@@ -24,37 +27,48 @@ logger = logging.getLogger("metarun")
 
 
 class Checkpoints:
-    """Saves in the background while training goes on. Leave through `with`: exit cuts a save short.
+    """The checkpoints of one stage, saved in the background while training goes on.
 
-    Keeps the newest `keep` and the newest that was marked best. Reading never writes, so that the
-    checkpoints of a run that somebody else is training can be read.
+    Use it as a context: leaving the `with` waits for the save that is under way. The newest `keep` checkpoints and the
+    newest one that was marked best are kept. Reading never writes, so the checkpoints of a run that another process
+    is training can be read.
     """
 
     def __init__(self, folder: Path, keep: int = 1) -> None:
         if keep < 1:
             raise ValueError(f"keep must be at least 1, not {keep}")
-        self.folder = folder.absolute()  # Orbax takes no other
+        self.folder = folder.absolute()  # Orbax takes only absolute paths
         self.keep = keep
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
-        self._cleaned = False  # from what a killed process left behind
+        self._cleaned = False  # whether the leftovers of a killed process are removed
 
-    def save(self, step: int, state: PyTree, facts: dict[str, Any], best: bool) -> None:
-        """Copies the state to the host and returns; the caller may donate its buffers at once.
+    def save(self, step: int, weights: PyTree, memory: PyTree, facts: dict[str, Any], best: bool) -> None:
+        """Copy the arrays to the host, start to write them, and return.
 
-        Waits for the save before, and raises StorageError if that one failed. Replaces a checkpoint of
-        the same step. `facts` must fit into JSON.
+        The caller may donate its buffers at once. A checkpoint of the same step is replaced. The call first waits for
+        the previous save, and raises StorageError if that one failed.
+
+        Args:
+          weights: what the stage has learned.
+          memory: what the optimizer keeps beside the weights.
+          facts: values that fit into JSON.
         """
         self.wait()
-        arrays = state_files.on_host(state)
-        leaves = state_files.describe(arrays)
-        facts = json.loads(strict_json.encode(facts))  # a copy: the caller may go on changing its own
+        arrays = {
+            name: state_files.copy_to_host(name, tree)
+            for name, tree in ((manifest.WEIGHTS, weights), (manifest.MEMORY, memory))
+        }
+        leaves = {
+            name: leaf for group in arrays.values() for name, leaf in state_files.describe(group).items()
+        }
+        facts = json.loads(strict_json.encode(facts))  # a copy, because the caller may go on changing its own
         checkpoint = Checkpoint(self.folder / str(step), self.folder.name, step, best, facts, leaves, {})
         self._thread = threading.Thread(target=self._save, args=(checkpoint, arrays), name="checkpoint")
         self._thread.start()
 
     def wait(self) -> None:
-        """Returns when the last save has its manifest. Raises StorageError, once, if it failed."""
+        """Return when the last save has its manifest. Raise StorageError, once, if that save failed."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -74,50 +88,58 @@ class Checkpoints:
             logger.warning("%s", failure)  # the error that ended the `with` matters more
 
     def clear(self) -> None:
-        """Removes every checkpoint of the stage: it is to be trained again from its start."""
+        """Remove every checkpoint of the stage, because it is going to be trained again from its start."""
         self.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
         self._cleaned = False
 
     def steps(self) -> list[int]:
-        """The steps that have a folder, oldest first; whether they are valid is for `verify` to say."""
+        """Return the steps that have a folder, oldest first. Whether they are valid is for `verify` to say."""
         with files.storage_errors(self.folder):
             names = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
         return sorted(int(name) for name in names if name.isdecimal())
 
     def newest_valid(self) -> Checkpoint | None:
-        """The newest checkpoint that verifies. Damaged ones on the way are named in one logged warning."""
-        return self._newest(lambda checkpoint: True)
+        """Return the newest checkpoint that verifies, or None. One logged warning names the damaged ones after it.
+
+        Raises:
+          OldCheckpointError: it was written by an older version of metarun.
+        """
+        return self._find_newest(lambda checkpoint: True)
 
     def best_valid(self) -> Checkpoint | None:
-        """The newest of those marked best that verifies. Damaged ones are named in one logged warning."""
-        return self._newest(lambda checkpoint: checkpoint.best)
+        """Return the newest checkpoint that is marked best and verifies, or None; see `newest_valid`."""
+        return self._find_newest(lambda checkpoint: checkpoint.best)
 
-    def _newest(self, wanted: Callable[[Checkpoint], bool]) -> Checkpoint | None:
+    def _find_newest(self, accept: Callable[[Checkpoint], bool]) -> Checkpoint | None:
         self.wait()
-        found, skipped = None, []
+        newest, damages = None, []
         for path in [self.folder / str(step) for step in reversed(self.steps())]:
             try:
-                if wanted(manifest.read(path)):
-                    found = manifest.verify(path)
+                if accept(manifest.read(path)):
+                    newest = manifest.verify(path)
                     break
+            except manifest.OldCheckpointError:
+                raise  # it is not damaged: to skip it would train again what is there
             except errors.CheckpointError as error:
-                if not path.exists():  # retired meanwhile by a run that goes on: there is a newer one
-                    return self._newest(wanted)
-                skipped.append(f"{error.where}: {error.what}")
-        if skipped:
-            logger.warning("skipped %d damaged: %s", len(skipped), "; ".join(skipped))
-        return found
+                # The process that trains the run may have removed it just now, and saved a newer one.
+                if not path.exists():
+                    return self._find_newest(accept)
+                damages.append(f"{error.where}: {error.what}")
+        if damages:
+            logger.warning("skipped %d damaged: %s", len(damages), "; ".join(damages))
+        return newest
 
-    def _save(self, checkpoint: Checkpoint, arrays: dict[str, np.ndarray]) -> None:
-        """The background thread: build aside, publish, forget the old."""
+    def _save(self, checkpoint: Checkpoint, arrays: dict[str, dict[str, np.ndarray]]) -> None:
+        """Build the checkpoint aside, publish it, and remove old ones. Runs in the background thread."""
         try:
             with files.storage_errors(checkpoint.path):
                 self._clean()
                 aside = files.temporary_beside(checkpoint.path)
                 try:
                     aside.mkdir()
-                    state_files.write(aside / manifest.STATE, arrays)
+                    for name, group in arrays.items():
+                        state_files.write(aside / name, group)
                     manifest.write(checkpoint._replace(path=aside))
                     self._publish(aside, checkpoint.path)
                 except BaseException:
@@ -128,7 +150,7 @@ class Checkpoints:
             self._failure = failure
 
     def _clean(self) -> None:
-        """Removes, once, what a killed process left behind."""
+        """Remove, once, what a killed process left behind."""
         if not self._cleaned:
             self.folder.mkdir(parents=True, exist_ok=True)
             for leftover in self.folder.glob(f"{files.TEMPORARY}*"):
@@ -136,7 +158,7 @@ class Checkpoints:
             self._cleaned = True
 
     def _publish(self, aside: Path, path: Path) -> None:
-        """Gives a complete checkpoint its name, in the place of one that may have it already."""
+        """Give a complete checkpoint its name; one that has this name already is replaced."""
         replaced = path.rename(files.temporary_beside(path)) if path.exists() else None
         aside.rename(path)
         files.sync(self.folder)
@@ -144,9 +166,9 @@ class Checkpoints:
             shutil.rmtree(replaced, ignore_errors=True)
 
     def _retire(self, newest: int) -> None:
-        """Keeps the newest `keep` and the newest best, counted back from the step just saved.
+        """Remove all but the newest `keep` and the newest best, counted back from the step just saved.
 
-        Steps after it, and those without a readable manifest, are damaged ones that a resumed run skipped.
+        Later steps, and steps without a readable manifest, are damaged ones that a resumed run skipped.
         """
         best = {}
         for step in self.steps():
@@ -159,24 +181,33 @@ class Checkpoints:
             shutil.rmtree(path.rename(files.temporary_beside(path)), ignore_errors=True)
 
 
-def load(checkpoint: Checkpoint, template: PyTree) -> PyTree:
-    """The saved state as numpy arrays in the tree structure of `template`, which only lends its shapes.
+def load_weights(checkpoint: Checkpoint, template: PyTree) -> PyTree:
+    """Return the saved weights as numpy arrays in the structure of `template`.
 
-    Raises CheckpointError that names a leaf which one side lacks, or which differs in shape or dtype.
+    Only the shapes and dtypes of its leaves are read, so it may come from `jax.eval_shape`.
+
+    Raises:
+      CheckpointError: one side lacks a leaf, or the two differ in its shape or dtype. The message names the leaf.
     """
-    leaves, structure = state_files.flatten(template)
-    expected = state_files.describe(leaves)
-    _compare(checkpoint, checkpoint.leaves, expected)
-    arrays = state_files.read(checkpoint.path / manifest.STATE, leaves)
-    _compare(checkpoint, state_files.describe(arrays), expected)
-    return structure.unflatten(arrays[name] for name in expected)
+    return _load(checkpoint, manifest.WEIGHTS, template)
+
+
+def load_memory(checkpoint: Checkpoint, template: PyTree) -> PyTree:
+    """Return what the optimizer had kept, in the structure of `template`; see `load_weights`.
+
+    Raises:
+      CheckpointError: as `load_weights`, or the checkpoint was published without it.
+    """
+    return _load(checkpoint, manifest.MEMORY, template)
 
 
 def open_checkpoint(path: Path, stage: str | None = None) -> Checkpoint:
-    """The checkpoint that a user means by a run or by `RUN/checkpoints/<stage>/<step>`, verified.
+    """Return the checkpoint that a user means by a run or by `RUN/checkpoints/<stage>/<step>`, after verifying it.
 
-    Of a run it is the newest valid one of `stage`; of a run with one stage only, that need not be named.
-    Raises CheckpointError if there is none, or if the one that was asked for is damaged.
+    For a run this is the newest valid one of `stage`, which may be left out if the run has only one stage.
+
+    Raises:
+      CheckpointError: there is none, or the one that was asked for is damaged.
     """
     path = path.resolve()
     if path.name.isdecimal() and path.parent.parent.name == "checkpoints":
@@ -186,26 +217,40 @@ def open_checkpoint(path: Path, stage: str | None = None) -> Checkpoint:
         remedy = f"name one of its stages: {', '.join(stages)}"
         raise errors.CheckpointError("the run has several stages", str(path), remedy)
     chosen = stage if stage is not None else next(iter(stages), None)
-    found = Checkpoints(path / "checkpoints" / chosen).newest_valid() if chosen in stages else None
-    if found is None:
-        others = [name for name in stages if name != chosen]
-        what = (
-            f"there is no valid checkpoint of the stage {chosen}" if chosen else "there is no checkpoint here"
-        )
-        remedy = f"or name a stage that has one, such as {others[0]}" if others else "or give another run"
-        raise errors.CheckpointError(what, str(path), f"go on with `metarun train --resume`, {remedy}")
-    return found
+    newest = Checkpoints(path / "checkpoints" / chosen).newest_valid() if chosen in stages else None
+    if newest is None:
+        raise _missing_checkpoint(path, chosen, [name for name in stages if name != chosen])
+    return newest
 
 
-def _compare(checkpoint: Checkpoint, saved: dict[str, Leaf], expected: dict[str, Leaf]) -> None:
-    """Raises about the first leaf that is not the same on both sides."""
+def _missing_checkpoint(path: Path, stage: str | None, others: list[str]) -> errors.CheckpointError:
+    what = "there is no checkpoint here"
+    if stage:
+        what = f"there is no valid checkpoint of the stage {stage}"
+    remedy = f"name a stage that has one, such as {others[0]}" if others else "give another run"
+    return errors.CheckpointError(what, str(path), f"go on with `metarun train --resume`, or {remedy}")
+
+
+def _load(checkpoint: Checkpoint, folder: str, template: PyTree) -> PyTree:
+    """Return the tree of one of the two folders of a checkpoint."""
+    leaves, structure = state_files.flatten(folder, template)
+    expected = state_files.describe(leaves)
+    saved = {name: leaf for name, leaf in checkpoint.leaves.items() if name.startswith(folder)}
+    _refuse_difference(checkpoint, saved, expected)
+    arrays = state_files.read(checkpoint.path / folder, leaves)
+    _refuse_difference(checkpoint, state_files.describe(arrays), expected)
+    return structure.unflatten(arrays[name] for name in expected)
+
+
+def _refuse_difference(checkpoint: Checkpoint, saved: dict[str, Leaf], expected: dict[str, Leaf]) -> None:
+    """Raise CheckpointError about the first leaf that is not the same on both sides."""
     for name in sorted(saved.keys() | expected.keys()):
         if saved.get(name) != expected.get(name):
-            there, here = _spoken(saved.get(name)), _spoken(expected.get(name))
+            there, here = _format_leaf(saved.get(name)), _format_leaf(expected.get(name))
             what = f"{name} is {there} in the checkpoint, and {here} in this program"
             remedy = "use the config that the run was trained with, or another run"
             raise errors.CheckpointError(what, str(checkpoint.path), remedy)
 
 
-def _spoken(leaf: Leaf | None) -> str:
+def _format_leaf(leaf: Leaf | None) -> str:
     return "missing" if leaf is None else f"{leaf.dtype}{list(leaf.shape)}"

@@ -1,4 +1,4 @@
-"""environment.json: on what a run ran, as far as that is nobody's secret."""
+"""environment.json: the machine, the versions and the command of a run, without anybody's secrets."""
 
 import datetime
 import importlib.metadata
@@ -30,7 +30,11 @@ PREFIXES = ("METARUN_", "JAX_", "XLA_")
 
 
 def describe(argv: Sequence[str], devices: Sequence[str] = ()) -> dict[str, Any]:
-    """What somebody needs to know to repeat a run. `devices`: their names, from whoever has imported jax."""
+    """Return what somebody needs to know to repeat a run.
+
+    Args:
+      devices: their names, from a caller that has imported jax.
+    """
     return {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "argv": list(argv),
@@ -41,12 +45,12 @@ def describe(argv: Sequence[str], devices: Sequence[str] = ()) -> dict[str, Any]
         "memory_bytes": _memory_bytes(),
         "devices": list(devices),
         "git": {"metarun": _source_commit(), "cwd": _commit(Path.cwd())},
-        "variables": allowed(os.environ),
+        "variables": select_variables(os.environ),
     }
 
 
-def allowed(variables: Mapping[str, str]) -> dict[str, str]:
-    """The variables that change what a run computes or where, and none beside."""
+def select_variables(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return only the variables that change what a run computes, or where."""
     chosen = (name for name in variables if name in VARIABLES or name.startswith(PREFIXES))
     return {name: variables[name] for name in sorted(chosen)}
 
@@ -59,13 +63,13 @@ def _version(package: str) -> str | None:
 
 
 def _source_commit() -> dict[str, Any] | None:
-    """The commit of metarun; None for an installed one, which may lie in another project's checkout."""
+    """Return the commit of metarun; None if it is installed, because it may then lie in another project's checkout."""
     source = Path(__file__).resolve().parents[2]
     return _commit(source) if (source / ".git").exists() else None
 
 
 def _commit(folder: Path) -> dict[str, Any] | None:
-    """The commit that a folder is at, and whether tracked files differ from it; None outside a checkout."""
+    """Return the commit of a folder, and whether tracked files differ from it; None outside a checkout."""
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
         return None
@@ -76,23 +80,23 @@ def _commit(folder: Path) -> dict[str, Any] | None:
 def _git(folder: Path, *arguments: str) -> str | None:
     command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # seconds
+        completed = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # seconds
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return completed.stdout.strip()
 
 
 def _cpu_model() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # no Linux
+    except OSError:  # this is not Linux
         lines = []
     models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(models, platform.processor() or platform.machine())
 
 
 def _usable_cpus() -> int | None:
-    """What the scheduler lets this process use, which on a cluster is less than the machine has."""
+    """Return how many CPUs this process may use. On a cluster the machine may have more."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 

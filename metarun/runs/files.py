@@ -1,18 +1,20 @@
-"""Writing files so that a reader, a crash or a full disk never shows half of one."""
+"""Files that nobody ever sees half written: not a reader, not after a crash, not on a full disk."""
 
 import contextlib
+import csv
 import errno
+import io
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from metarun import errors
 from metarun.runs import strict_json
 
-TEMPORARY = ".temporary-"  # starts the name of everything that may be thrown away after a crash
+TEMPORARY = ".temporary-"  # how the names begin of all that may be thrown away after a crash
 
 _FREE_SPACE = "free some space, or choose another place; what was saved before is intact"
 _PERMISSIONS = "check the owner and the permissions, or choose another place"
@@ -39,7 +41,7 @@ _CAUSES = {
 
 @contextlib.contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turns what the disk refuses into a StorageError about `path`; other errors are bugs and pass."""
+    """Turn what the disk refuses into a StorageError about `path`. Other errors are bugs, and pass."""
     try:
         yield
     except OSError as error:
@@ -50,7 +52,7 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replaces a file as one step: a reader finds the old content or the new, also after a power cut.
+    """Replace a file as one step: a reader finds the old content or the new, also after a power cut.
 
     Raises StorageError, and leaves the old content, when the disk refuses.
     """
@@ -72,24 +74,31 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Replaces a text file as one step, in UTF-8."""
+    """Replace a text file as one step, in UTF-8."""
     write_bytes(path, content.encode())
 
 
+def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
+    """Write rows of cells as CSV in UTF-8, complete or not at all."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_text(path, text.getvalue())
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Replaces a JSON file as one step."""
+    """Replace a JSON file as one step."""
     write_text(path, strict_json.encode_indented(content))
 
 
 def write_all(descriptor: int, content: bytes) -> None:
-    """Writes every byte, in one call unless the system takes fewer."""
+    """Write every byte, in one call unless the system takes fewer."""
     rest = memoryview(content)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
 
 
 def sync(path: Path) -> None:
-    """Returns when a file, or the list of names in a folder, has reached the disk."""
+    """Return when a file, or the list of names in a folder, has reached the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -98,14 +107,15 @@ def sync(path: Path) -> None:
 
 
 def temporary_beside(path: Path) -> Path:
-    """A name in the same folder, so that a rename to `path` is one step, that cleaning recognises."""
+    """Return a name in the same folder that cleaning recognises. A rename from there to `path` is one step."""
     return path.with_name(f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}")
 
 
 def child(folder: Path, name: str) -> Path:
-    """`folder/name`, where a name from a config or a command line may not lead out of the folder.
+    """Return `folder/name`. The name may come from a config or a command line, and cannot lead out of the folder.
 
-    Raises ConfigError unless it is of letters, digits, `.`, `_` and `-`, and starts with none of `.-`.
+    Raises:
+      ConfigError: it has other signs than letters, digits, `.`, `_` and `-`, or begins with `.` or `-`.
     """
     if not re.fullmatch(r"\w[\w.-]*", name):
         remedy = "use letters, digits, `.`, `_` and `-`, beginning with a letter or a digit"

@@ -1,8 +1,7 @@
 """manifest.json: what a checkpoint consists of. A checkpoint counts only if its manifest verifies.
 
-A manifest is written last, when everything that it names is on the disk. Whoever reads one may have
-got it from a stranger: nothing in it is opened, followed or built before it has been compared with
-what lies in the folder.
+A manifest is written last, when everything that it names is on the disk. It may come from a stranger, so nothing in
+it is opened, followed or built before it has been compared with the files in the folder.
 """
 
 import hashlib
@@ -16,20 +15,24 @@ from metarun.runs import files
 
 Kind = TypeVar("Kind")
 
-FORMAT = 1
-NAME, STATE = "manifest.json", "state"
-LARGEST = 16 * 1024 * 1024  # bytes of JSON: some 100,000 leaves
+FORMAT = 2  # 1 had one folder, state/, for weights and memory together
+NAME, WEIGHTS, MEMORY = "manifest.json", "weights", "memory"
+LARGEST = 16 * 1024 * 1024  # bytes of JSON, enough for some 100,000 leaves
+
+
+class OldCheckpointError(errors.CheckpointError):
+    """A checkpoint was written by a version of metarun whose format this one no longer reads."""
 
 
 class Leaf(NamedTuple):
-    """One array of the state."""
+    """The shape and dtype of one array."""
 
     shape: tuple[int, ...]
     dtype: str
 
 
 class File(NamedTuple):
-    """One file under state/."""
+    """The size and hash of one file."""
 
     bytes: int
     sha256: str
@@ -42,13 +45,14 @@ class Checkpoint(NamedTuple):
     stage: str
     step: int
     best: bool
-    facts: dict[str, Any]  # the caller's own, as JSON
-    leaves: dict[str, Leaf]  # by their path in the state: "state.weights['kernel']"
-    files: dict[str, File]  # by their path under state/
+    facts: dict[str, Any]  # values of the caller, as JSON
+    # By the name of the array, which begins with its folder: "weights.trained['kernel']", "memory[0].mu['kernel']".
+    leaves: dict[str, Leaf]
+    files: dict[str, File]  # by their path in the checkpoint: "weights/d/..."
 
 
 def write(checkpoint: Checkpoint) -> None:
-    """Records the files that lie under state/ now. Everything must be on the disk before."""
+    """Write the manifest of the files that lie in the folder now. All of them must be on the disk already."""
     content = {
         "format": FORMAT,
         "stage": checkpoint.stage,
@@ -56,19 +60,20 @@ def write(checkpoint: Checkpoint) -> None:
         "best": checkpoint.best,
         "facts": checkpoint.facts,
         "leaves": {name: leaf._asdict() for name, leaf in checkpoint.leaves.items()},
-        "files": {name: _describe(path)._asdict() for name, path in _walk(checkpoint.path).items()},
+        "files": {name: _describe(path)._asdict() for name, path in _list_files(checkpoint.path).items()},
     }
     files.write_json(checkpoint.path / NAME, content)
 
 
 def read(path: Path) -> Checkpoint:
-    """What the manifest of a checkpoint says, well formed but not compared with the files.
+    """Return what the manifest of a checkpoint says. It is well formed, but not compared with the files.
 
-    Raises CheckpointError if there is none, or if it is damaged or of another format.
+    Raises:
+      OldCheckpointError: an older version of metarun wrote it.
+      CheckpointError: there is no manifest, or it is damaged or of an unknown format.
     """
     content = _load(path / NAME)
-    if content.get("format") != FORMAT:
-        _refuse(path, f"its manifest is of format {content.get('format')!r}; this metarun reads {FORMAT}")
+    _refuse_other_format(path, content.get("format"))
     try:
         return Checkpoint(
             path=path,
@@ -76,45 +81,56 @@ def read(path: Path) -> Checkpoint:
             step=_typed(content["step"], int),
             best=_typed(content["best"], bool),
             facts=_typed(content["facts"], dict),
-            leaves={name: _leaf(leaf) for name, leaf in _typed(content["leaves"], dict).items()},
-            files={_inside(name): _file(file) for name, file in _typed(content["files"], dict).items()},
+            leaves={name: _parse_leaf(leaf) for name, leaf in _typed(content["leaves"], dict).items()},
+            files={
+                _check_name(name): _parse_file(file) for name, file in _typed(content["files"], dict).items()
+            },
         )
     except (KeyError, TypeError, ValueError) as error:
         _refuse(path, f"its manifest is damaged: {error}", error)
 
 
 def verify(path: Path) -> Checkpoint:
-    """The checkpoint at a path, every byte of it compared with its manifest.
+    """Return the checkpoint at a path after comparing every byte with its manifest.
 
-    Raises CheckpointError that names the first file which is missing, too many, or altered.
+    The folder `memory/` may be absent as a whole.
+
+    Raises:
+      CheckpointError: a file is missing, altered, or not in the manifest. The message names the first one.
     """
     checkpoint = read(path)
     if (str(checkpoint.step), checkpoint.stage) != (path.name, path.parent.name):
         _refuse(path, f"its manifest is of step {checkpoint.step} of stage {checkpoint.stage!r}")
     try:
-        found = _walk(path)
-        for name in sorted(checkpoint.files.keys() ^ found.keys()):
-            _refuse(path, f"{STATE}/{name} " + ("is not in its manifest" if name in found else "is missing"))
-        for name, file in checkpoint.files.items():
-            if _describe(found[name], file.bytes) != file:
-                _refuse(path, f"{STATE}/{name} is not what was saved")
+        present = _list_files(path)
+        described = checkpoint.files
+        if not (path / MEMORY).exists():
+            described = {name: file for name, file in described.items() if not name.startswith(f"{MEMORY}/")}
+        for name in sorted(described.keys() ^ present.keys()):
+            _refuse(path, f"{name} " + ("is not in its manifest" if name in present else "is missing"))
+        for name, file in described.items():
+            if _describe(present[name], file.bytes) != file:
+                _refuse(path, f"{name} is not what was saved")
     except OSError as error:
         _refuse(path, f"it cannot be read: {error}", error)
     return checkpoint
 
 
-def _walk(path: Path) -> Mapping[str, Path]:
-    """All files under state/. A link or a device is nothing that we wrote, and could lead anywhere."""
-    state = path / STATE
-    entries = [state, *sorted(state.rglob("*"))]
+def _list_files(path: Path) -> Mapping[str, Path]:
+    """Return the files under weights/ and memory/.
+
+    A link or a device is refused: metarun writes none, and it could lead anywhere.
+    """
+    folders = [path / WEIGHTS, *([path / MEMORY] if (path / MEMORY).exists() else [])]
+    entries = [entry for folder in folders for entry in (folder, *sorted(folder.rglob("*")))]
     for entry in entries:
         if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
             _refuse(path, f"{entry.relative_to(path)} is neither a file nor a folder")
-    return {entry.relative_to(state).as_posix(): entry for entry in entries if entry.is_file()}
+    return {entry.relative_to(path).as_posix(): entry for entry in entries if entry.is_file()}
 
 
 def _describe(path: Path, expected_bytes: int | None = None) -> File:
-    """Size and hash; no hash if the size tells already that this is not the file."""
+    """Return size and hash. The hash is left out if the size already shows that this is another file."""
     size = path.stat().st_size
     if expected_bytes is not None and size != expected_bytes:
         return File(size, "")
@@ -130,7 +146,7 @@ def _load(path: Path) -> dict[str, Any]:
             _refuse(path.parent, f"its manifest is larger than {LARGEST} bytes")
         return _typed(json.loads(content), dict)
     except FileNotFoundError as error:
-        _refuse(path.parent, "it has no manifest: it was never completed, or is none", error)
+        _refuse(path.parent, "it has no manifest: it was never completed, or this is no checkpoint", error)
     except (OSError, ValueError, TypeError, RecursionError) as error:
         _refuse(path.parent, f"its manifest cannot be read: {error}", error)
 
@@ -141,25 +157,34 @@ def _typed(value: Any, kind: type[Kind]) -> Kind:
     return value
 
 
-def _leaf(content: dict[str, Any]) -> Leaf:
-    shape = tuple(_natural(size) for size in _typed(content["shape"], list))
+def _parse_leaf(content: dict[str, Any]) -> Leaf:
+    shape = tuple(_parse_natural(size) for size in _typed(content["shape"], list))
     return Leaf(shape, _typed(content["dtype"], str))
 
 
-def _file(content: dict[str, Any]) -> File:
-    return File(_natural(content["bytes"]), _typed(content["sha256"], str))
+def _parse_file(content: dict[str, Any]) -> File:
+    return File(_parse_natural(content["bytes"]), _typed(content["sha256"], str))
 
 
-def _natural(value: Any) -> int:
+def _parse_natural(value: Any) -> int:
     if _typed(value, int) < 0:
         raise ValueError(f"{value} is negative")
     return value
 
 
-def _inside(name: str) -> str:
+def _check_name(name: str) -> str:
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
         raise ValueError(f"{name!r} leads out of the checkpoint")
     return name
+
+
+def _refuse_other_format(path: Path, number: Any) -> None:
+    if type(number) is int and 0 < number < FORMAT:
+        what = "the checkpoint was written by an older version of metarun"
+        remedy = "open it with the metarun version in the run's environment.json, or train again in another --run-dir"
+        raise OldCheckpointError(what, str(path), remedy)
+    if number != FORMAT:
+        _refuse(path, f"its manifest is of format {number!r}; this metarun reads {FORMAT}")
 
 
 def _refuse(path: Path, why: str, cause: Exception | None = None) -> NoReturn:

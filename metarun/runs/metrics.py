@@ -1,4 +1,4 @@
-"""metrics.jsonl: one JSON object a line. The truth about a run; every other sink is a view of it."""
+"""metrics.jsonl: one JSON object a line. All that a run reports elsewhere comes from these lines."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from metarun.runs import files, strict_json
 
 
 class MetricsFile:
-    """Appends lines, a whole batch or none of it, and is cut back to a checkpoint on resume."""
+    """The open metrics.jsonl of a run. A batch of lines is appended whole or not at all."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -19,7 +19,7 @@ class MetricsFile:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
 
     def append(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Adds one line a row, in one write. NaN and infinities become strings, which `float` reads."""
+        """Add one line for each row, in one write. NaN and infinities become strings, which `float` reads."""
         content = "".join(f"{strict_json.encode(row)}\n" for row in rows).encode()
         before = self.size()
         with files.storage_errors(self.path):
@@ -30,18 +30,19 @@ class MetricsFile:
                 raise
 
     def size(self) -> int:
-        """Bytes so far: what a checkpoint records, and `truncate` takes."""
+        """Return the bytes so far. A checkpoint records this number, and `truncate` takes it."""
         return os.fstat(self._descriptor).st_size
 
     def sync(self) -> None:
-        """Returns when all lines are on the disk: to be called before a checkpoint records `size()`."""
+        """Return when all lines are on the disk. Call it before a checkpoint records `size()`."""
         with files.storage_errors(self.path):
             os.fsync(self._descriptor)
 
     def truncate(self, size: int) -> None:
-        """Forgets the lines after a checkpoint, and with them a half-written last one.
+        """Remove the lines after a checkpoint, and with them a half-written last one.
 
-        Raises CheckpointError if the file is shorter: lines that the checkpoint counts on are gone.
+        Raises:
+          CheckpointError: the file is shorter, so lines that the checkpoint counts on are gone.
         """
         if self.size() < size:
             what = f"{self.path.name} has {self.size()} bytes; the checkpoint was saved after {size}"
@@ -51,18 +52,19 @@ class MetricsFile:
             os.fsync(self._descriptor)
 
     def read(self) -> list[dict[str, Any]]:
-        """All complete lines."""
+        """Return all complete lines."""
         return read(self.path)
 
     def close(self) -> None:
-        """Gives the file back to the system; nothing is buffered."""
+        """Close the file. Nothing is buffered, so nothing is written now."""
         os.close(self._descriptor)
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The lines of a run that may still be running: a half-written last one is left out.
+    """Return the lines of a run, which may still be running: a half-written last line is left out.
 
-    Raises DataError for a missing file, and for a complete line that is no JSON object.
+    Raises:
+      DataError: there is no such file, or a complete line is no JSON object.
     """
     try:
         *lines, _ = path.read_bytes().split(b"\n")

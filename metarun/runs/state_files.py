@@ -1,6 +1,6 @@
-"""The state of a training as files: a flat {path of the leaf: array}, written by Orbax.
+"""Trees of arrays as files: a flat {name of the leaf: array}, written by Orbax.
 
-No Python class is in it, and no pickle: a reader brings the tree structure. Only this module imports Orbax.
+The files hold no Python class and no pickle: whoever reads them brings the structure. Only this module imports Orbax.
 """
 
 import contextlib
@@ -18,24 +18,28 @@ from metarun.base import PyTree
 from metarun.runs import files
 from metarun.runs.manifest import Leaf
 
-logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax tells every step of every save
+logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax logs every step of every save
 
 
-def flatten(tree: PyTree) -> tuple[dict[str, Any], Any]:
-    """The leaves by their place, as one would write it, "state.weights['kernel']"; and the structure."""
+def flatten(root: str, tree: PyTree) -> tuple[dict[str, Any], Any]:
+    """Return the leaves by their names, written as in code: "weights.trained['kernel']"; and the structure."""
     leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
-    return {f"state{jax.tree_util.keystr(path)}": leaf for path, leaf in leaves}, structure
+    return {f"{root}{jax.tree_util.keystr(path)}": leaf for path, leaf in leaves}, structure
 
 
 def describe(leaves: dict[str, Any]) -> dict[str, Leaf]:
-    """Shape and dtype of arrays, of Python numbers, and of what only stands for an array."""
+    """Return shapes and dtypes. A leaf is an array, a Python number, or a stand-in that has a shape and a dtype."""
     arrays = {name: leaf if hasattr(leaf, "dtype") else np.asarray(leaf) for name, leaf in leaves.items()}
     return {name: Leaf(tuple(array.shape), str(array.dtype)) for name, array in arrays.items()}
 
 
-def on_host(tree: PyTree) -> dict[str, np.ndarray]:
-    """Copies of all leaves: on a CPU `np.asarray` would show the very buffer that is to be donated."""
-    leaves, _ = flatten(tree)
+def copy_to_host(root: str, tree: PyTree) -> dict[str, np.ndarray]:
+    """Return copies of all leaves. On a CPU `np.asarray` would be a view of the buffer that the caller may donate.
+
+    Raises:
+      TypeError: a leaf is no array of numbers.
+    """
+    leaves, _ = flatten(root, tree)
     for leaf in leaves.values():
         if hasattr(leaf, "copy_to_host_async"):
             leaf.copy_to_host_async()
@@ -46,13 +50,13 @@ def on_host(tree: PyTree) -> dict[str, np.ndarray]:
 
 
 def write(folder: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Creates the folder, and returns when all is on the disk. Raises StorageError.
+    """Create the folder, and return when all is on the disk. Raises StorageError.
 
-    Arrays of no elements are left out: Orbax refuses them, and their shape says all.
+    Arrays without elements are left out, because Orbax refuses them and their shape says all.
     """
     with _storage_errors(folder):
         if stored := {name: array for name, array in arrays.items() if array.size}:
-            with _checkpointer() as checkpointer:
+            with _make_checkpointer() as checkpointer:
                 checkpointer.save(folder, orbax.checkpoint.args.PyTreeSave(stored))
         else:
             folder.mkdir()
@@ -61,30 +65,40 @@ def write(folder: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def read(folder: Path, leaves: dict[str, Any]) -> dict[str, np.ndarray]:
-    """What `write` wrote, and from `leaves` the arrays that it left out. Raises CheckpointError."""
+    """Return the arrays that `write` wrote. Those that it left out are made from the shapes of `leaves`.
+
+    Raises:
+      CheckpointError: the folder is missing, or Orbax cannot read it.
+    """
     sizes = {name: int(np.prod(leaf.shape)) for name, leaf in describe(leaves).items()}
     empty = {name: np.zeros(leaf.shape, leaf.dtype) for name, leaf in leaves.items() if not sizes[name]}
     if not any(sizes.values()):
         return empty
+    if not folder.is_dir():
+        remedy = "copy it from where the run was trained; evaluation needs weights/ alone"
+        raise errors.CheckpointError(f"the checkpoint has no {folder.name}/", str(folder.parent), remedy)
     try:
-        with _checkpointer() as checkpointer:
+        with _make_checkpointer() as checkpointer:
             stored = checkpointer.restore(folder)
         return empty | {name: np.asarray(array) for name, array in stored.items()}
-    except Exception as error:  # whatever Orbax makes of bytes that are what was saved
+    except Exception as error:  # the files are those that were saved, and Orbax may raise anything about them
         what = f"Orbax cannot read the checkpoint: {_first_line(error)}"
         remedy = "update orbax-checkpoint to the version in the run's environment.json"
         raise errors.CheckpointError(what, str(folder), remedy) from error
 
 
-def _checkpointer() -> orbax.checkpoint.Checkpointer:
-    """All arrays in a few files. With zarr3 200 MB took half the time of Orbax's default, zarr2."""
+def _make_checkpointer() -> orbax.checkpoint.Checkpointer:
+    """Return a checkpointer that puts all arrays into a few files.
+
+    With zarr3, saving 200 MB took half the time of Orbax's default, zarr2.
+    """
     handler = orbax.checkpoint.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=True)
     return orbax.checkpoint.Checkpointer(handler)
 
 
 @contextlib.contextmanager
 def _storage_errors(path: Path) -> Iterator[None]:
-    """Orbax raises ValueError and RuntimeError, too, for what the disk refuses."""
+    """Turn what the disk refuses into StorageError; Orbax raises ValueError and RuntimeError for it, too."""
     with files.storage_errors(path):
         try:
             yield
@@ -92,7 +106,7 @@ def _storage_errors(path: Path) -> Iterator[None]:
             raise
         except Exception as error:
             remedy = "check space and permissions; the checkpoints before this one are intact"
-            what = f"the state could not be written: {_first_line(error)}"
+            what = f"the arrays could not be written: {_first_line(error)}"
             raise errors.StorageError(what, str(path), remedy) from error
 
 

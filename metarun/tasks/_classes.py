@@ -1,4 +1,4 @@
-"""Episodes of classification from a table of pictures: which classes, which examples, which labels."""
+"""Episodes of classification from a table of pictures: the choice of classes and pictures, labels, and a drawing."""
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +8,12 @@ from metarun import base
 
 
 def choose(key: PRNGKeyArray, count: int, total: int) -> Int[Array, "{count}"]:
-    """`count` different numbers below `total`, in random order, all orders equally likely."""
+    """Draw `count` different numbers below `total` in random order. All orders are equally likely."""
     return jax.lax.top_k(jax.random.uniform(key, (total,)), count)[1]
 
 
 def choose_allowed(key: PRNGKeyArray, count: int, allowed: Bool[Array, "candidate"]) -> Int[Array, "{count}"]:
-    """`count` different indices at which `allowed` holds (there must be as many), in random order."""
+    """Draw `count` different indices at which `allowed` is true, in random order. There must be as many."""
     scores = jnp.where(allowed, jax.random.uniform(key, allowed.shape), -1.0)
     return jax.lax.top_k(scores, count)[1]
 
@@ -24,18 +24,18 @@ def gather_examples(
     count: int,
     key: PRNGKeyArray,
 ) -> UInt8[Array, "way {count} height width"]:
-    """`count` different drawings of each class."""
+    """Draw `count` different drawings of each class."""
     keys = jax.random.split(key, classes.shape[0])
     drawings = jax.vmap(lambda way_key: choose(way_key, count, images.shape[1]))(keys)
     return images[classes[:, None], drawings]
 
 
 def choose_below(key: PRNGKeyArray, count: int, total: Int[Array, ""]) -> Int[Array, "{count}"]:
-    """`count` different numbers below `total`, which may be traced, in random order.
+    """Draw `count` different numbers below `total`, which may be traced, in random order. There must be as many.
 
-    The work grows with the square of `count` and not with `total`: a few of a class of thousands. There must be as
-    many numbers. All sets are equally likely by Floyd's algorithm (Bentley and Floyd 1987, "A sample of
-    brilliance"), and all orders of them because they are shuffled after.
+    The work grows with the square of `count` and not with `total`, which suits a few pictures of a class of thousands.
+    All sets are equally likely by Floyd's algorithm (Bentley and Floyd 1987, "A sample of brilliance"), and all orders
+    because the numbers are shuffled afterwards.
     """
     draw_key, order_key = jax.random.split(key)
     limits = total - count + jnp.arange(count, dtype=jnp.int32)  # the largest number that each draw may give
@@ -49,27 +49,26 @@ def choose_below(key: PRNGKeyArray, count: int, total: Int[Array, ""]) -> Int[Ar
     return chosen[choose(order_key, count, count)]
 
 
-def gather_unequal(
-    images: UInt8[Array, "example *picture"],
+def choose_rows(
     starts: Int[Array, "class"],
     counts: Int[Array, "class"],
     classes: Int[Array, "way"],
     count: int,
     key: PRNGKeyArray,
-) -> UInt8[Array, "way {count} *picture"]:
-    """`count` different pictures of each class, from a table in which a class is a run of rows.
+) -> Int[Array, "way {count}"]:
+    """Draw `count` different rows of each class, in a table in which a class is a run of rows.
 
-    Class c has the rows from `starts[c]` up to `starts[c] + counts[c]`; it must have `count` of them at least.
+    Class c has the rows from `starts[c]` up to `starts[c] + counts[c]`. It must have at least `count` rows.
     """
     keys = jax.random.split(key, classes.shape[0])
     within = jax.vmap(lambda way_key, total: choose_below(way_key, count, total))(keys, counts[classes])
-    return images[starts[classes][:, None] + within]
+    return starts[classes][:, None] + within
 
 
 def rotate(
     images: UInt8[Array, "way example height width *channel"], quarter_turns: Int[Array, "way"]
 ) -> UInt8[Array, "way example height width *channel"]:
-    """Each way's square pictures turned counter-clockwise by its number of quarter turns, 0 to 3."""
+    """Turn the square pictures of each way counter-clockwise by its number of quarter turns, 0 to 3."""
     turns = quarter_turns.reshape(-1, *[1] * (images.ndim - 1))
     upright = jnp.where(turns % 2 == 1, jnp.rot90(images, axes=(2, 3)), images)
     return jnp.where(turns >= 2, jnp.flip(upright, axis=(2, 3)), upright)
@@ -78,46 +77,46 @@ def rotate(
 def to_episode(
     images: UInt8[Array, "way example height width *channel"], shots: int, facts: base.PyTree
 ) -> base.Episode:
-    """The first `shots` pictures of each way are support, the others query; way i has label i.
+    """Return an episode: the first `shots` pictures of each way are support, the others query. Way i has label i.
 
     Returns:
-      Inputs float32 [example, height, width, channel] in [0, 1], ordered by way, with one channel where the
-      pictures have no axis of channels; targets int32 [example].
+      Inputs float32 [example, height, width, channel] in [0, 1], ordered by way, with one channel if the pictures have
+      no axis of channels; targets int32 [example].
     """
 
-    def examples(part: UInt8[Array, "way example height width *channel"]) -> base.Examples:
-        ways, count, height, width = part.shape[:4]
-        inputs = part.reshape(ways * count, height, width, -1).astype(jnp.float32) / 255
+    def to_examples(pictures: UInt8[Array, "way example height width *channel"]) -> base.Examples:
+        ways, count, height, width = pictures.shape[:4]
+        inputs = pictures.reshape(ways * count, height, width, -1).astype(jnp.float32) / 255
         return base.Examples(inputs, jnp.repeat(jnp.arange(ways, dtype=jnp.int32), count))
 
-    return base.Episode(examples(images[:, :shots]), examples(images[:, shots:]), facts)
+    return base.Episode(to_examples(images[:, :shots]), to_examples(images[:, shots:]), facts)
 
 
 def draw(figure, episode: base.Episode, predictors, inverted: bool = True) -> None:
-    """The support in one block and the query in another, a row a class; wrong predictions in red.
+    """Draw the support in one block and the query in another, with a row for each class; wrong predictions in red.
 
-    The labels over the query pictures are those of the predictor with the most inner steps. Pictures with one
-    channel are drawn as they are, or, where 1 is ink (`inverted`), dark on white.
+    The labels above the query pictures are those of the predictor with the most inner steps. Pictures with one channel
+    are drawn as they are; with `inverted`, where 1 is ink, dark on white.
     """
     ways = int(episode.support.targets.max()) + 1
     labels = jnp.argmax(predictors[max(predictors)](episode.query.inputs), axis=-1)
-    shots, queries = (min(part.targets.shape[0] // ways, 8) for part in (episode.support, episode.query))
+    halves = (episode.support, episode.query)
+    shots, queries = (min(examples.targets.shape[0] // ways, 8) for examples in halves)
     figure.set_size_inches(1.5 + 1.1 * max(shots + queries, 3), 0.6 + 1.1 * ways)
     grid = figure.subplots(ways, shots + queries, squeeze=False)
     figure.suptitle("support | query with its predicted class (red: wrong)")
     for row in range(ways):
         for column in range(shots + queries):
-            part = episode.support if column < shots else episode.query
-            count = part.targets.shape[0] // ways
+            examples = episode.support if column < shots else episode.query
+            count = examples.targets.shape[0] // ways
             index = row * count + (column if column < shots else column - shots)
             axes = grid[row][column]
-            axes.imshow(part.inputs[index], cmap="gray_r" if inverted else "gray", vmin=0, vmax=1)
+            axes.imshow(examples.inputs[index], cmap="gray_r" if inverted else "gray", vmin=0, vmax=1)
             axes.set(xticks=[], yticks=[])
             if column == 0:
                 axes.set_ylabel(f"class {row}", rotation=0, ha="right", va="center")
             if column >= shots:
                 right = int(labels[index]) == row
-                axes.set_title(
-                    f"{int(labels[index])}", color="black" if right else "crimson", fontsize=9, pad=2
-                )
-                axes.spines[:].set(color="black" if right else "crimson", linewidth=0.8 if right else 2)
+                color = "black" if right else "crimson"
+                axes.set_title(f"{int(labels[index])}", color=color, fontsize=9, pad=2)
+                axes.spines[:].set(color=color, linewidth=0.8 if right else 2)

@@ -1,7 +1,7 @@
-"""Sentences as padded rows of tokens: how they are packed, translated word by word, and scored.
+"""Sentences as padded rows of tokens: packing them, translating them token by token, and scoring translations.
 
 A sentence of n tokens is n tokens, END and padding. A learner sees a source sentence and the target up to a position
-(its prefix), and says which token of the target comes next, at every position at once; padding counts nowhere.
+(the prefix), and predicts the next token of the target, at every position at once. Padding counts nowhere.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,23 +16,23 @@ from jaxtyping import Array, Bool, Float, Int
 from metarun import base
 from metarun.tasks import _drawing
 
-PAD, BEGIN, END = range(3)  # fills a row | stands before a target | closes a sentence
+PAD, BEGIN, END = range(3)  # PAD fills a row, BEGIN stands before a target, END closes a sentence
 SPECIAL = 3  # tokens that are no part of a text
 SHOWN = 6  # sentences in a picture
-NAMED = 60  # letters of a sentence in a message
+NAMED = 60  # letters of a sentence that a message shows
 
 Tokens = Int[Array, "example token"]
 
 
-def examples(source: Tokens, target: Tokens) -> base.Examples:
-    """Pairs of sentences as examples: the prefix of a target is the target moved by one, behind BEGIN."""
+def pair_up(source: Tokens, target: Tokens) -> base.Examples:
+    """Return pairs of sentences as examples. The prefix of a target is BEGIN and the target without its last token."""
     begin = jnp.full((target.shape[0], 1), BEGIN, target.dtype)
     prefix = jnp.concatenate([begin, target[:, :-1]], axis=1)
     return base.Examples({"source": source, "prefix": jnp.where(prefix == END, PAD, prefix)}, target)
 
 
 def pack(sentences: list[list[int]], length: int) -> Int[np.ndarray, "example {length}"]:
-    """Rows of tokens, each closed by END and filled with PAD; a sentence has at most `length` − 1 tokens."""
+    """Return rows of tokens, each closed by END and filled with PAD. A sentence has at most `length` − 1 tokens."""
     rows = np.full((len(sentences), length), PAD, np.int32)
     for row, sentence in zip(rows, sentences, strict=True):
         row[: len(sentence) + 1] = [*sentence, END]
@@ -40,14 +40,14 @@ def pack(sentences: list[list[int]], length: int) -> Int[np.ndarray, "example {l
 
 
 def unpack(row: Int[np.ndarray, "token"]) -> list[int]:
-    """The tokens of a row, up to END."""
+    """Return the tokens of a row, up to END."""
     tokens = row.tolist()
-    cut = tokens.index(END) if END in tokens else len(tokens)
-    return [token for token in tokens[:cut] if token >= SPECIAL]
+    end = tokens.index(END) if END in tokens else len(tokens)
+    return [token for token in tokens[:end] if token >= SPECIAL]
 
 
 def cross_entropy(logits: Float[Array, "example token vocabulary"], targets: Tokens) -> Float[Array, ""]:
-    """Mean negative log-likelihood of the tokens that are no padding, in nats; each token counts the same."""
+    """Return the mean negative log-likelihood of the tokens that are no padding, in nats. All tokens count the same."""
     counted = targets != PAD
     log_probabilities = jax.nn.log_softmax(logits)
     chosen = jnp.take_along_axis(log_probabilities, targets[..., None], axis=-1)[..., 0]
@@ -55,98 +55,99 @@ def cross_entropy(logits: Float[Array, "example token vocabulary"], targets: Tok
 
 
 def token_accuracy(logits: Float[Array, "example token vocabulary"], targets: Tokens) -> Float[Array, ""]:
-    """Share of the tokens that are no padding at which the largest logit is right, given the true prefix."""
+    """Return the share of the tokens, without padding, whose logit is the largest after the true prefix."""
     counted = targets != PAD
     right: Bool[Array, "example token"] = (jnp.argmax(logits, axis=-1) == targets) & counted
     return jnp.sum(right) / jnp.sum(counted)
 
 
 def translate(predict: Callable, inputs: Mapping[str, Array]) -> Tokens:
-    """Greedy decoding: the likeliest token at every position, after those said so far, up to END; a compiled loop.
+    """Translate by greedy decoding in a compiled loop: the likeliest token at every position, up to END.
 
-    Only `source` and the length of `prefix` are read. PAD and BEGIN are never said.
+    Only `source` and the length of `prefix` are read. PAD and BEGIN are never chosen.
     """
-    say, start = make_say(predict, inputs)
-    _, columns = jax.lax.scan(say, start, jnp.arange(inputs["prefix"].shape[1]))
+    step, start = make_decoding_step(predict, inputs)
+    _, columns = jax.lax.scan(step, start, jnp.arange(inputs["prefix"].shape[1]))
     return columns.T
 
 
 def translate_on_host(predict: Callable, inputs: Mapping[str, Array]) -> Tokens:
-    """`translate`, for a predictor that no compiled loop can call."""
-    say, state = make_say(predict, inputs)
+    """Translate as `translate` does, with a predictor that no compiled loop can call."""
+    step, state = make_decoding_step(predict, inputs)
     columns = []
     for position in range(inputs["prefix"].shape[1]):
-        state, said = say(state, jnp.array(position))
-        columns.append(said)
+        state, tokens = step(state, jnp.array(position))
+        columns.append(tokens)
     return jnp.stack(columns, axis=1)
 
 
-def make_say(predict: Callable, inputs: Mapping[str, Array]) -> tuple[Callable, tuple]:
-    """A function ((prefix, ended [example]), position) -> (the same after it, tokens said [example]); and its start."""
+def make_decoding_step(predict: Callable, inputs: Mapping[str, Array]) -> tuple[Callable, tuple]:
+    """Make the step (state, position) -> (state, tokens [example]), and its first state, (prefix, ended [example])."""
     source, (count, length) = inputs["source"], inputs["prefix"].shape
 
-    def say(state, position):
+    def step(state, position):
         prefix, ended = state
         logits = jnp.asarray(predict({"source": source, "prefix": prefix}))
         here = jax.lax.dynamic_index_in_dim(logits, position, axis=1, keepdims=False)
-        said = (jnp.argmax(here[:, END:], axis=-1) + END).astype(prefix.dtype)
-        said = jnp.where(ended, PAD, said)
-        ended |= said == END
-        written = jax.lax.dynamic_update_index_in_dim(
-            prefix, jnp.where(ended, PAD, said), position + 1, axis=1
-        )
-        prefix = jnp.where(position + 1 < length, written, prefix)  # the last token is no prefix of another
-        return (prefix, ended), said
+        tokens = (jnp.argmax(here[:, END:], axis=-1) + END).astype(prefix.dtype)
+        tokens = jnp.where(ended, PAD, tokens)
+        ended |= tokens == END
+        column = jnp.where(ended, PAD, tokens)
+        longer = jax.lax.dynamic_update_index_in_dim(prefix, column, position + 1, axis=1)
+        prefix = jnp.where(position + 1 < length, longer, prefix)  # no token follows the last one
+        return (prefix, ended), tokens
 
     prefix = jnp.full((count, length), PAD, inputs["prefix"].dtype).at[:, 0].set(BEGIN)
-    return say, (prefix, jnp.zeros((count,), bool))
+    return step, (prefix, jnp.zeros((count,), bool))
 
 
-def objective(spell: Callable[[Any], list[str]], tokenizer: str) -> base.Objective:
-    """Cross-entropy of the next token; selects the checkpoint with the highest BLEU of greedy translations.
+HIGHER_IS_BETTER = ("token_accuracy", "exact_match", "bleu", "chrf")
+
+
+def make_objective(spell: Callable[[Any], list[str]], tokenizer: str) -> base.Objective:
+    """Make the objective: cross-entropy of the next token; greedy translations with the highest BLEU are the best.
 
     The queries of an episode are one corpus. BLEU and chrF are sacrebleu's, between 0 and 100: BLEU of up to four
-    words (where no n-gram of a length is right, Chen and Cherry's exponential smoothing), chrF2 of up to six letters.
+    words (with Chen and Cherry's exponential smoothing if no n-gram of a length is right), chrF2 of up to six letters.
 
     Args:
       spell: tokens [example, token] -> sentences.
-      tokenizer: of sacrebleu's BLEU: "none" for words that spaces part, "13a" for text with punctuation.
+      tokenizer: the tokenizer of sacrebleu's BLEU: "none" for words between spaces, "13a" for text with punctuation.
     """
     bleu, chrf = sacrebleu.BLEU(tokenize=tokenizer, force=True), sacrebleu.CHRF()
 
-    def of_outputs(logits, targets):
+    def measure(logits, targets):
         return {"loss": cross_entropy(logits, targets), "token_accuracy": token_accuracy(logits, targets)}
 
     def metrics(predict, query: base.Examples):
-        forced = of_outputs(predict(query.inputs), query.targets)
+        forced = measure(predict(query.inputs), query.targets)  # given the true prefixes
         return forced | {"translation": translate(predict, query.inputs), "target": query.targets}
 
     def score(values: Mapping[str, Any]) -> dict[str, float]:
-        said, wanted = spell(values["translation"]), spell(values["target"])
+        translations, references = spell(values["translation"]), spell(values["target"])
+        pairs = zip(translations, references, strict=True)
         return {
             "loss": float(values["loss"]),
             "token_accuracy": float(values["token_accuracy"]),
-            "exact_match": float(np.mean([a == b for a, b in zip(said, wanted, strict=True)])),
-            "bleu": float(bleu.corpus_score(said, [wanted]).score),
-            "chrf": float(chrf.corpus_score(said, [wanted]).score),
+            "exact_match": float(np.mean([translation == reference for translation, reference in pairs])),
+            "bleu": float(bleu.corpus_score(translations, [references]).score),
+            "chrf": float(chrf.corpus_score(translations, [references]).score),
         }
 
-    return base.Objective(
-        cross_entropy, of_outputs, metrics, selection="bleu", higher_is_better=True, score=score
-    )
+    return base.Objective(cross_entropy, measure, metrics, "bleu", HIGHER_IS_BETTER, score)
 
 
 def make_form(
     spell: Callable[[Any], list[str]], read: Callable[[str], list[int]], length: int
 ) -> base.Sentences:
-    """How text becomes examples; ValueError (what, remedy) for a sentence that cannot be read or is too long.
+    """Make the form of inputs that are text. It raises ValueError(what, remedy) about sentences that do not fit.
 
     Args:
       read: text -> tokens; may raise ValueError.
-      length: of every row, END included.
+      length: tokens in every row, END included.
     """
 
-    def rows(texts: list[str]) -> Int[np.ndarray, "example token"]:
+    def to_rows(texts: list[str]) -> Int[np.ndarray, "example token"]:
         sentences = [read(text) for text in texts]
         for text, sentence in zip(texts, sentences, strict=True):
             if len(sentence) >= length:
@@ -157,20 +158,20 @@ def make_form(
         return pack(sentences, length)
 
     def encode(sources: list[str], targets: list[str]) -> base.Examples:
-        made = examples(jnp.asarray(rows(sources)), jnp.asarray(rows(targets)))
-        return jax.tree.map(np.asarray, made)
+        examples = pair_up(jnp.asarray(to_rows(sources)), jnp.asarray(to_rows(targets)))
+        return jax.tree.map(np.asarray, examples)
 
     return base.Sentences(encode, translate, spell)
 
 
 def make_draw(spell: Callable[[Any], list[str]]) -> Callable:
-    """Pictures of episodes: a table of source, reference, and what the learner says after its inner steps."""
+    """Make the picture of an episode: a table of source, reference, and translations after different inner steps."""
 
     def draw(figure, episode: base.Episode, predictors) -> None:
         query = jax.tree.map(lambda leaf: jnp.asarray(leaf)[:SHOWN], episode.query)
         lines = {"source": spell(query.inputs["source"]), "reference": spell(query.targets)}
         for steps, predict in predictors.items():
-            lines[_drawing.learner_name(steps)] = spell(translate_on_host(predict, query.inputs))
+            lines[_drawing.name_learner(steps)] = spell(translate_on_host(predict, query.inputs))
         cells = [
             [name, sentences[row]] for row in range(len(query.targets)) for name, sentences in lines.items()
         ]

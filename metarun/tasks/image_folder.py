@@ -1,12 +1,12 @@
 """N-way K-shot classification of the user's own pictures: a folder with a folder of pictures for each class.
 
-    FOLDER/<class>/*.{png,jpg,...}                        the classes are split here, by `split_seed` alone
+    FOLDER/<class>/*.{png,jpg,...}                        `split_seed` splits the classes
     FOLDER/{train,validation,test}/<class>/*.{png,...}    the classes are split by hand
 
-Pictures are of any size and colour; they are scaled to `size`, stretched where they are not square, and greyed or
-coloured as `channels` says. The splits are of classes, and depend on the names of the class folders and on
-`split_seed`, never on the run's seed, nor on ways, shots and queries. Classes may have different numbers of
-pictures; one with fewer than shots + queries is not drawn from.
+Pictures may have any size and colour. They are scaled to `size`, stretched if they are not square, and become grey or
+coloured as `channels` says. The splits are of classes. They depend on the names of the class folders and on
+`split_seed`, never on the run's seed, nor on ways, shots and queries. Classes may have different numbers of pictures; a
+class with fewer than shots + queries is not drawn from.
 """
 
 import functools
@@ -19,15 +19,17 @@ from typing import Annotated, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 from metarun import base, errors, losses
-from metarun.data import folder as reader
+from metarun.data import class_folders
 from metarun.ranges import AtLeast, Between
 from metarun.tasks import _classes
 
 SPLITS = ("train", "validation", "test")
-SHARES = (0.64, 0.16, 0.2)  # of the classes: miniImageNet's 64, 16 and 20 of 100 (Ravi and Larochelle 2017)
-NAMED = 8  # classes or pictures in one message
+# Shares of the classes for each split; miniImageNet has 64, 16 and 20 of 100 (Ravi and Larochelle 2017).
+SHARES = (0.64, 0.16, 0.2)
+NAMED = 8  # classes or pictures that one message names
 
 logger = logging.getLogger("metarun")
 
@@ -42,18 +44,19 @@ class Config:
     queries: Annotated[int, AtLeast(1)] = 1  # query pictures of each class
     size: Annotated[int, Between(8, 512)] = 84  # pixels a side
     channels: Literal[1, 3] = 3  # 1: grey; 3: red, green, blue
-    counts: tuple[
-        Annotated[int, AtLeast(0)], ...
-    ] = ()  # classes in train, validation, test; empty: by `shares`
-    shares: tuple[Annotated[float, Between(0, 1)], ...] = SHARES  # of the classes, unless split by hand
-    split_seed: Annotated[int, Between(0, 2**32 - 1)] = 0  # of the split of the classes; not the run's seed
-    small_classes: Literal["leave_out", "refuse"] = "leave_out"  # classes of too few pictures
-    unreadable: Literal["refuse", "leave_out"] = "refuse"  # pictures that cannot be read
+    # Classes in train, validation and test; empty: by `shares`.
+    counts: tuple[Annotated[int, AtLeast(0)], ...] = ()
+    # Shares of the classes in train, validation and test, unless they are split by hand.
+    shares: tuple[Annotated[float, Between(0, 1)], ...] = SHARES
+    # Seed of the split of the classes; not the run's seed.
+    split_seed: Annotated[int, Between(0, 2**32 - 1)] = 0
+    small_classes: Literal["leave_out", "refuse"] = "leave_out"  # what to do with classes of too few pictures
+    unreadable: Literal["refuse", "leave_out"] = "refuse"  # what to do with pictures that cannot be read
 
     def __post_init__(self):
         if not self.folder:
             raise ValueError("folder is empty", "give the folder that holds the class folders")
-        # The run's own config then names the same folder wherever it is read.
+        # The config in the run directory then names the same folder wherever it is read.
         object.__setattr__(self, "folder", str(Path(self.folder).expanduser().absolute()))
         if self.counts and len(self.counts) != len(SPLITS):
             raise ValueError("counts takes three numbers: train, validation, test")
@@ -61,43 +64,50 @@ class Config:
             raise ValueError("shares takes three numbers that add up to 1: train, validation, test")
 
 
+def example(folder: Path) -> Config:
+    """Write 30 classes of six pictures of coloured noise into an empty folder, and return a config for them."""
+    noise = np.random.default_rng(0).integers(0, 256, (30, 6, 8, 8, 3), dtype=np.uint8)
+    for index, number in np.ndindex(noise.shape[:2]):
+        path = folder / f"class{index:02}" / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(noise[index, number]).save(path)
+    return Config(str(folder), size=8)
+
+
 def build(config: Config) -> base.TaskFamily:
-    """The family; its facts are `class`, int32 [way]: indices of the class names in sorted order.
+    """Build the family. Its facts are `class`, int32 [way], indices of the class names in sorted order.
 
     Raises:
-      DataError: the folder is missing, unsafe or too large, holds unreadable pictures, or too few classes for an
+      DataError: the folder is missing, unsafe or too large, holds unreadable pictures, or has too few classes for an
         episode of some split.
       StorageError: the folder may not be read, or the cache may not be written.
     """
-    pictures = reader.load(Path(config.folder), config.size, config.channels)
-    settle_unreadable(config, pictures)
+    pictures = class_folders.load(Path(config.folder), config.size, config.channels)
+    check_unreadable(config, pictures)
     split = split_classes(config, pictures)
-    settle_small_classes(config, pictures)
+    check_small_classes(config, pictures)
     check_ways(config, pictures, split)
     per_class = config.shots + config.queries
 
-    def sample(part, key) -> base.Episode:
+    def sample(data, key) -> base.Episode:
         class_key, picture_key = jax.random.split(key)
-        classes = _classes.choose_allowed(class_key, config.ways, part["counts"] >= per_class)
-        images = _classes.gather_unequal(
-            part["images"], part["starts"], part["counts"], classes, per_class, picture_key
-        )
-        return _classes.to_episode(images, config.shots, {"class": part["class"][classes]})
+        classes = _classes.choose_allowed(class_key, config.ways, data["counts"] >= per_class)
+        rows = _classes.choose_rows(data["starts"], data["counts"], classes, per_class, picture_key)
+        return _classes.to_episode(data["images"][rows], config.shots, {"class": data["class"][classes]})
 
+    spec = base.Spec((config.size, config.size, config.channels), config.ways, "classes")
+    relations = name_classes(pictures, split)
     return base.TaskFamily(
-        {name: table(pictures, classes) for name, classes in split.items()},
+        {name: make_table(pictures, classes) for name, classes in split.items()},
         sample,
-        losses.classification(config.ways, classes=len(pictures.class_names))._replace(
-            relations=name_classes(pictures, split)
-        ),
-        base.Spec((config.size, config.size, config.channels), config.ways),
+        base.Problem(spec, losses.classification(), len(pictures.class_names), relations),
         functools.partial(_classes.draw, inverted=False),
         form=base.Pictures(inverted=False),
     )
 
 
-def split_classes(config: Config, pictures: reader.Folder) -> dict[str, np.ndarray]:
-    """The indices of the classes of each split, sorted; splits without classes are absent."""
+def split_classes(config: Config, pictures: class_folders.Folder) -> dict[str, np.ndarray]:
+    """Return the indices of the classes of each split, sorted. A split without classes is absent."""
     if pictures.splits:
         if config.counts:
             raise errors.DataError(
@@ -106,26 +116,27 @@ def split_classes(config: Config, pictures: reader.Folder) -> dict[str, np.ndarr
                 "leave counts out",
             )
         owner = np.array(pictures.splits)
-        parts = [np.flatnonzero(owner == name) for name in SPLITS]
+        blocks = [np.flatnonzero(owner == name) for name in SPLITS]
     else:
-        train, validation, test = class_counts(config, len(pictures.class_names))
+        train, validation, test = count_classes(config, len(pictures.class_names))
         order = np.random.default_rng(config.split_seed).permutation(len(pictures.class_names))
-        parts = np.split(order[: train + validation + test], [train, train + validation])
-    return {name: np.sort(part) for name, part in zip(SPLITS, parts, strict=True) if part.size}
+        blocks = np.split(order[: train + validation + test], [train, train + validation])
+    return {name: np.sort(block) for name, block in zip(SPLITS, blocks, strict=True) if block.size}
 
 
-def name_classes(pictures: reader.Folder, split: dict[str, np.ndarray]) -> base.Relations:
-    """The class names as nodes for a user's edges, those of the training split first; the folder relates none."""
+def name_classes(pictures: class_folders.Folder, split: dict[str, np.ndarray]) -> base.Relations:
+    """Return the class names as nodes for a user's edges, those of training first. The folder itself has no edges."""
     train = split["train"]
     place = np.zeros(len(pictures.class_names), np.int32)
     place[train] = np.arange(len(train))
-    ordered = [*train, *(index for name, part in split.items() if name != "train" for index in part)]
-    names = dict.fromkeys(pictures.class_names[index] for index in ordered)  # splits by hand may share names
+    ordered = [*train, *(index for name, classes in split.items() if name != "train" for index in classes)]
+    # Validation and test, split by hand, may share names.
+    names = dict.fromkeys(pictures.class_names[index] for index in ordered)
     return base.Relations(tuple(names), len(train), (), lambda facts: jnp.asarray(place)[facts["class"]])
 
 
-def class_counts(config: Config, total: int) -> tuple[int, int, int]:
-    """How many of `total` classes fall to train, validation and test."""
+def count_classes(config: Config, total: int) -> tuple[int, int, int]:
+    """Return how many of `total` classes are in train, validation and test."""
     if config.counts:
         train, validation, test = config.counts
         if sum(config.counts) > total:
@@ -139,20 +150,19 @@ def class_counts(config: Config, total: int) -> tuple[int, int, int]:
     return total - validation - test, validation, test
 
 
-def settle_unreadable(config: Config, pictures: reader.Folder) -> None:
-    """Name the pictures that could not be read; refuse them unless they are to be left out."""
+def check_unreadable(config: Config, pictures: class_folders.Folder) -> None:
+    """Refuse pictures that could not be read, or warn about them if they are to be left out."""
     if not pictures.unreadable:
         return
-    found = f"{len(pictures.unreadable)} pictures cannot be read: {some_of(pictures.unreadable)}"
+    what = f"{len(pictures.unreadable)} pictures cannot be read: {format_names(pictures.unreadable)}"
     if config.unreadable == "refuse":
-        raise errors.DataError(
-            found, config.folder, "replace them, take them out, or set unreadable to leave_out"
-        )
-    logger.warning("%s: left out: %s", config.folder, found)
+        remedy = "replace them, take them out, or set unreadable to leave_out"
+        raise errors.DataError(what, config.folder, remedy)
+    logger.warning("%s: left out: %s", config.folder, what)
 
 
-def settle_small_classes(config: Config, pictures: reader.Folder) -> None:
-    """Name the classes with too few pictures for an episode; refuse them unless they are to be left out."""
+def check_small_classes(config: Config, pictures: class_folders.Folder) -> None:
+    """Refuse classes with too few pictures for an episode, or warn about them if they are to be left out."""
     needed = config.shots + config.queries
     small = [
         f"{name} ({count})"
@@ -161,42 +171,41 @@ def settle_small_classes(config: Config, pictures: reader.Folder) -> None:
     ]
     if not small:
         return
-    found = f"{len(small)} classes have fewer than {needed} pictures (shots + queries): {some_of(small)}"
+    what = f"{len(small)} classes have fewer than {needed} pictures (shots + queries): {format_names(small)}"
     if config.small_classes == "refuse":
-        raise errors.DataError(
-            found, config.folder, "add pictures, take fewer shots, or set small_classes to leave_out"
-        )
-    logger.warning("%s: left out: %s", config.folder, found)
+        remedy = "add pictures, take fewer shots, or set small_classes to leave_out"
+        raise errors.DataError(what, config.folder, remedy)
+    logger.warning("%s: left out: %s", config.folder, what)
 
 
-def check_ways(config: Config, pictures: reader.Folder, split: dict[str, np.ndarray]) -> None:
-    """Refuse a split from which no episode could be drawn."""
+def check_ways(config: Config, pictures: class_folders.Folder, split: dict[str, np.ndarray]) -> None:
+    """Refuse a split from which no episode can be drawn."""
     large = pictures.counts >= config.shots + config.queries
     enough = {name: int(large[classes].sum()) for name, classes in split.items()}
     for name in ("train", "test", *split):
         if enough.get(name, 0) >= config.ways:
             continue
-        there = " + ".join(f"{enough.get(each, 0)} {each}" for each in SPLITS)
+        counts = " + ".join(f"{enough.get(split_name, 0)} {split_name}" for split_name in SPLITS)
         total = len(pictures.class_names)
         remedy = "add classes, or take fewer ways"
         if not pictures.splits and large.all() and total >= 2 * config.ways:
             remedy += f", or split them by task.counts=[{total - config.ways},0,{config.ways}]"
         raise errors.DataError(
             f"{config.ways} ways need more than the {enough.get(name, 0)} classes of the {name} split "
-            f"with {config.shots} + {config.queries} pictures; there are {there} classes",
+            f"with {config.shots} + {config.queries} pictures; there are {counts} classes",
             config.folder,
             remedy,
         )
 
 
-def some_of(names) -> str:
-    """The first names, and how many more there are."""
+def format_names(names) -> str:
+    """Return the first names, and how many more there are."""
     beyond = len(names) - NAMED
     return ", ".join(names[:NAMED]) + (f" and {beyond} more" if beyond > 0 else "")
 
 
-def table(pictures: reader.Folder, classes: np.ndarray) -> base.PyTree:
-    """The arrays of one split: its pictures, a class after the other, and where each class begins."""
+def make_table(pictures: class_folders.Folder, classes: np.ndarray) -> base.PyTree:
+    """Return the arrays of one split: the pictures of one class after the other, and where each class begins."""
     rows = [np.arange(pictures.counts[index]) + pictures.starts[index] for index in classes]
     counts = pictures.counts[classes]
     return {

@@ -5,13 +5,13 @@
                 `margin` away from the hyperplane.
     blobs       `ways` classes with centres ~ N(0, spread²·I); a point is its class's centre plus N(0, I).
 
-Every class has equally many examples. With probability `label_noise` a support label is replaced by one of the
-other classes, all equally likely; `query_noise` does so to the query labels too.
+Every class has equally many examples. With probability `label_noise` a support label is replaced by another class, all
+equally likely. With `query_noise` the query labels are replaced in the same way.
 
-The best accuracy, knowing the task, is 1 (1 − `label_noise` with `query_noise`) for the hyperplane; for blobs it is
-that of the nearest centre, in two ways Φ(‖c₁ − c₂‖ / 2). Knowing only K clean support points of each class, the
-best rule for blobs is the nearest of the class means shrunk by spread² / (spread² + 1/K): the means of the posterior,
-whose predictive distributions all have the same variance.
+The best accuracy of somebody who knows the task is 1 for the hyperplane (1 − `label_noise` with `query_noise`). For
+blobs it is that of the nearest centre, which for two classes is Φ(‖c₁ − c₂‖ / 2). With only K clean support points of
+each class, the best rule for blobs is the nearest of the class means after shrinking them by spread² / (spread² + 1/K).
+These are the means of the posterior, whose predictive distributions all have the same variance.
 
 Every task is drawn anew, so that the three splits differ in nothing but their random keys.
 """
@@ -33,76 +33,77 @@ COLORS = ("tab:blue", "tab:orange", "tab:green", "tab:purple", "tab:brown", "tab
 
 @dataclass(frozen=True)
 class Config:
-    """Where the classes lie, and how many points are seen of each."""
+    """Where the classes lie, and how many points of each are seen."""
 
-    kind: Literal["hyperplane", "blobs"] = "hyperplane"  # what sets the classes apart
-    dimensions: Annotated[int, AtLeast(2)] = 10  # of a point
+    kind: Literal["hyperplane", "blobs"] = "hyperplane"  # what separates the classes
+    dimensions: Annotated[int, AtLeast(2)] = 10  # numbers in a point
     ways: Annotated[int, AtLeast(2)] = 2  # classes of an episode; a hyperplane has two
     shots: Annotated[int, AtLeast(1)] = 10  # support points of each class
     queries: Annotated[int, AtLeast(1)] = 10  # query points of each class
-    margin: Annotated[float, Between(0, 2)] = 0.0  # hyperplane: smallest distance of a point from it
-    offset: Annotated[float, Between(0, 2)] = 0.0  # hyperplane: its largest distance from the origin
+    # Hyperplane: smallest distance between a point and the hyperplane.
+    margin: Annotated[float, Between(0, 2)] = 0.0
+    # Hyperplane: largest distance between the hyperplane and the origin.
+    offset: Annotated[float, Between(0, 2)] = 0.0
     spread: Annotated[float, Above(0)] = 2.0  # blobs: standard deviation of the centres in each dimension
     label_noise: Annotated[float, AtLeast(0), Below(1)] = 0.0  # probability that a support label is replaced
     query_noise: bool = False  # whether query labels are replaced too
 
     def __post_init__(self):
         if self.kind == "hyperplane" and self.ways != 2:
-            raise ValueError(
-                f"a hyperplane has two sides, not {self.ways} ways", "take ways: 2 or kind: blobs"
-            )
+            what = f"a hyperplane has two sides, not {self.ways} ways"
+            raise ValueError(what, "take ways: 2 or kind: blobs")
 
 
 def build(config: Config) -> base.TaskFamily:
-    """The family; its facts are `normal` [feature] and `offset`, or `centres` [way, feature]."""
+    """Build the family. Its facts are `normal` [feature] and `offset`, or `centres` [way, feature]."""
     shape = (config.ways, config.shots + config.queries)
 
     def sample(data, key) -> base.Episode:
         task_key, point_key, label_key = jax.random.split(key, 3)
         if config.kind == "hyperplane":
             facts = draw_hyperplane(config, task_key)
-            points = beside_hyperplane(config, facts, shape[1], point_key)
+            points = draw_points(config, facts, shape[1], point_key)
         else:
-            facts = {"centres": config.spread * normal(task_key, (config.ways, config.dimensions))}
-            points = facts["centres"][:, None] + normal(point_key, (*shape, config.dimensions))
+            facts = {"centres": config.spread * draw_normal(task_key, (config.ways, config.dimensions))}
+            points = facts["centres"][:, None] + draw_normal(point_key, (*shape, config.dimensions))
         true = jnp.broadcast_to(jnp.arange(config.ways, dtype=jnp.int32)[:, None], shape)
-        given = replace_labels(config, true, label_key) if config.label_noise else true
-        asked = given if config.query_noise else true
+        noisy = replace_labels(config, true, label_key) if config.label_noise else true
 
-        def examples(part: slice, labels: Int[Array, "way example"]) -> base.Examples:
-            return base.Examples(points[:, part].reshape(-1, config.dimensions), labels[:, part].reshape(-1))
+        def to_examples(places: slice, labels: Int[Array, "way example"]) -> base.Examples:
+            return base.Examples(
+                points[:, places].reshape(-1, config.dimensions), labels[:, places].reshape(-1)
+            )
 
-        support = examples(slice(None, config.shots), given)
-        return base.Episode(support, examples(slice(config.shots, None), asked), facts)
+        support = to_examples(slice(None, config.shots), noisy)
+        query = to_examples(slice(config.shots, None), noisy if config.query_noise else true)
+        return base.Episode(support, query, facts)
 
     splits = dict.fromkeys(("train", "validation", "test"), ())
-    spec = base.Spec((config.dimensions,), config.ways)
-    return base.TaskFamily(splits, sample, losses.classification(config.ways), spec, draw)
+    spec = base.Spec((config.dimensions,), config.ways, "classes")
+    return base.TaskFamily(splits, sample, base.Problem(spec, losses.classification()), draw)
 
 
-def normal(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
-    """Standard normal numbers, drawn in a row: on a CPU five times as fast as in a shape with few columns."""
+def draw_normal(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
+    """Draw standard normal numbers in one row, which on a CPU is five times as fast as in a shape with few columns."""
     return jax.random.normal(key, (math.prod(shape),)).reshape(shape)
 
 
 def draw_hyperplane(config: Config, key: PRNGKeyArray) -> dict[str, Array]:
-    """The facts of a hyperplane: its unit normal [feature] and its offset."""
+    """Draw the facts of a hyperplane: its unit normal [feature] and its offset."""
     normal_key, offset_key = jax.random.split(key)
     normal = jax.random.normal(normal_key, (config.dimensions,))
     offset = jax.random.uniform(offset_key, (), minval=-config.offset, maxval=config.offset)
     return {"normal": normal / jnp.linalg.norm(normal), "offset": offset}
 
 
-def beside_hyperplane(
-    config: Config, facts, count: int, key: PRNGKeyArray
-) -> Float[Array, "2 {count} feature"]:
-    """`count` points on its lower side, then as many on its upper side.
+def draw_points(config: Config, facts, count: int, key: PRNGKeyArray) -> Float[Array, "2 {count} feature"]:
+    """Draw `count` points on the lower side of a hyperplane, then as many on its upper side.
 
-    A standard normal point is moved along the normal: its place there is drawn from a normal distribution cut off
-    at the margin, which needs no rejection.
+    A standard normal point is moved along the normal vector to a place that is drawn from a normal distribution, cut
+    off at the margin. No point is rejected.
     """
     free_key, normal_key = jax.random.split(key)
-    points = normal(free_key, (2, count, config.dimensions))
+    points = draw_normal(free_key, (2, count, config.dimensions))
     side = jnp.array([-1.0, 1.0])[:, None]
     nearest = jnp.broadcast_to(side * facts["offset"] + config.margin, (2, count))
     along = side * jax.random.truncated_normal(normal_key, nearest, jnp.inf)
@@ -112,7 +113,7 @@ def beside_hyperplane(
 def replace_labels(
     config: Config, labels: Int[Array, "way example"], key: PRNGKeyArray
 ) -> Int[Array, "way example"]:
-    """The labels, each with probability `label_noise` one of the others."""
+    """Replace each label, with probability `label_noise`, by another one."""
     wrong_key, class_key = jax.random.split(key)
     wrong = jax.random.bernoulli(wrong_key, config.label_noise, labels.shape)
     others = (labels + jax.random.randint(class_key, labels.shape, 1, config.ways)) % config.ways
@@ -120,14 +121,16 @@ def replace_labels(
 
 
 def draw(figure, episode: base.Episode, predictors) -> None:
-    """The points in the plane that shows most of the task, in the colours of their labels.
+    """Draw the points in the plane that shows most of the task, in the colours of their labels.
 
-    Support points are triangles, query points dots in the colour of the predictor with the most inner steps; a ring
-    is around those that are wrong.
+    Support points are triangles. Query points are dots in the colour that the predictor with the most inner steps
+    gives them, with a ring around those that are wrong.
     """
     labels = np.asarray(jnp.argmax(predictors[max(predictors)](episode.query.inputs), axis=-1))
-    directions, names = view(episode)
-    support, query = (np.asarray(part.inputs) @ directions for part in (episode.support, episode.query))
+    directions, names = find_view(episode)
+    support, query = (
+        np.asarray(examples.inputs) @ directions for examples in (episode.support, episode.query)
+    )
     axes = figure.subplots()
     for label in np.unique(episode.support.targets):
         color = COLORS[label % len(COLORS)]
@@ -143,8 +146,8 @@ def draw(figure, episode: base.Episode, predictors) -> None:
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
 
 
-def view(episode: base.Episode) -> tuple[np.ndarray, tuple[str, str]]:
-    """Two directions [feature, 2] to look at a task from, and their names."""
+def find_view(episode: base.Episode) -> tuple[np.ndarray, tuple[str, str]]:
+    """Return two directions [feature, 2] that show most of a task, and their names."""
     if "normal" in episode.facts:
         normal = np.asarray(episode.facts["normal"])
         across = np.eye(len(normal))[np.argmin(np.abs(normal))]

@@ -1,7 +1,7 @@
 """Regression to curves of several kinds mixed in one distribution: sine, line, quadratic, |x|, tanh.
 
 Vuorio et al. 2019, arXiv 1910.13616 (MMAML), section 5.1, with the ranges and the split into 5 support and 5 query
-points of the authors' code. Every task is one of the modes, each as likely as any other:
+points of the authors' code. Every task is one of these modes, all equally likely:
 
     sinusoid    A·sin(x − φ)       A ~ U[0.1, 5], φ ~ U[0, π]
     line        a·x + b            a ~ U[−3, 3], b ~ U[−3, 3]
@@ -9,8 +9,8 @@ points of the authors' code. Every task is one of the modes, each as likely as a
     absolute    a·|x − c| + b      a, b, c as above
     tanh        a·tanh(x − c) + b  a, b, c as above
 
-with x ~ U[−5, 5] and noise of deviation 0.3 on all targets, those of the query too: no learner's squared error can
-be below 0.09 in expectation. The authors' batches hold every mode equally often; here the modes of a step's tasks
+with x ~ U[−5, 5]. All targets have noise of deviation 0.3, those of the query too, so that no learner's squared error
+can be below 0.09 in expectation. The authors' batches hold every mode equally often; here the modes of a step's tasks
 are drawn independently. Every task is drawn anew, so that the splits differ in nothing but their random keys.
 """
 
@@ -26,24 +26,19 @@ from metarun import base, losses
 from metarun.ranges import AtLeast
 from metarun.tasks import _curves
 
+Mode = Literal["sinusoid", "line", "quadratic", "absolute", "tanh"]
 RANGES = ("amplitude", "phase", "slope", "curvature", "center", "offset", "inputs")
 
 
 @dataclass(frozen=True)
 class Config:
-    """Which curves are mixed, and how many points are seen of each."""
+    """Which curves are mixed, and how many points of each are seen."""
 
-    modes: tuple[Literal["sinusoid", "line", "quadratic", "absolute", "tanh"], ...] = (
-        "sinusoid",
-        "line",
-        "quadratic",
-        "absolute",
-        "tanh",
-    )  # kinds of curves, each as likely as any other
+    modes: tuple[Mode, ...] = ("sinusoid", "line", "quadratic", "absolute", "tanh")  # all equally likely
     shots: Annotated[int, AtLeast(1)] = 5  # support points
     queries: Annotated[int, AtLeast(1)] = 5  # query points
-    noise: Annotated[float, AtLeast(0)] = 0.3  # standard deviation added to the support targets
-    query_noise: bool = True  # whether the noise is added to the query targets too
+    noise: Annotated[float, AtLeast(0)] = 0.3  # standard deviation of the noise on the support targets
+    query_noise: bool = True  # whether the query targets have noise too
     inputs: tuple[float, float] = (-5.0, 5.0)  # x, lowest and highest
     amplitude: tuple[float, float] = (0.1, 5.0)  # A of the sinusoid, lowest and highest
     phase: tuple[float, float] = (0.0, math.pi)  # φ of the sinusoid in radians, lowest and highest
@@ -63,14 +58,16 @@ class Config:
                 raise ValueError(f"{field} starts at {lowest}, above its end {highest}")
 
 
-SHAPES = {  # of x − center: every curve is scale · shape(x − center) + offset
+# The shape of a curve, which is scale · shape(x − center) + offset.
+SHAPES = {
     "sinusoid": jnp.sin,
     "line": lambda x: x,
     "quadratic": jnp.square,
     "absolute": jnp.abs,
     "tanh": jnp.tanh,
 }
-PROPERTIES = {  # what modes have in common: the concepts of a knowledge graph
+# Properties that modes have in common: the concepts of a knowledge graph.
+PROPERTIES = {
     "polynomial": ("line", "quadratic"),
     "monotone": ("line", "tanh"),
     "symmetric": ("quadratic", "absolute"),  # about a center
@@ -79,13 +76,13 @@ PROPERTIES = {  # what modes have in common: the concepts of a knowledge graph
 
 
 def build(config: Config) -> base.TaskFamily:
-    """The family; its facts are `mode`, int32, the place in `config.modes`, and `scale`, `center`, `offset`.
+    """Build the family. Its facts are `mode`, int32, the place in `config.modes`, and `scale`, `center`, `offset`.
 
-    Its groups are the modes, and its relations say what these have in common. All facts are scalars: the curve is
-    scale · shape(x − center) + offset.
+    Its groups are the modes, and its relations are the properties that modes have in common. All facts are scalars: the
+    curve is scale · shape(x − center) + offset.
     """
     shapes = [SHAPES[mode] for mode in config.modes]
-    bounds = jnp.array([bounds_of(mode, config) for mode in config.modes])
+    bounds = jnp.array([find_bounds(mode, config) for mode in config.modes])
     flips = jnp.array([mode == "quadratic" for mode in config.modes])  # half of its tasks open downwards
 
     def curve(facts, inputs: Float[Array, "example 1"]) -> Float[Array, "example 1"]:
@@ -95,10 +92,10 @@ def build(config: Config) -> base.TaskFamily:
     def sample(data, key) -> base.Episode:
         mode_key, shape_key, sign_key, inputs_key, noise_key = jax.random.split(key, 5)
         mode = jax.random.randint(mode_key, (), 0, len(shapes))
-        scale, center, offset = _curves.uniform(shape_key, (3,), bounds[mode].T)
+        scale, center, offset = _curves.draw_uniform(shape_key, (3,), bounds[mode].T)
         scale = jnp.where(flips[mode] & jax.random.bernoulli(sign_key), -scale, scale)
         facts = {"mode": mode, "scale": scale, "center": center, "offset": offset}
-        inputs = _curves.uniform(inputs_key, (config.shots + config.queries, 1), config.inputs)
+        inputs = _curves.draw_uniform(inputs_key, (config.shots + config.queries, 1), config.inputs)
         targets = curve(facts, inputs)
         return _curves.to_episode(
             inputs, targets, config.shots, config.noise, config.query_noise, noise_key, facts
@@ -112,12 +109,13 @@ def build(config: Config) -> base.TaskFamily:
 
     splits = dict.fromkeys(("train", "validation", "test"), ())
     groups = base.Groups(config.modes, lambda facts: facts["mode"])
-    objective = losses.regression()._replace(relations=relate(config.modes))
-    return base.TaskFamily(splits, sample, objective, base.Spec((1,), 1), draw, groups)
+    spec = base.Spec((1,), 1, "numbers")
+    problem = base.Problem(spec, losses.regression(), relations=relate(config.modes))
+    return base.TaskFamily(splits, sample, problem, draw, groups)
 
 
 def relate(modes: tuple[str, ...]) -> base.Relations:
-    """A mode belongs to each of its PROPERTIES that another mode of the mixture has too."""
+    """Relate each mode to those of its PROPERTIES that another mode of the mixture has too."""
     shared = {name: set(owners) & set(modes) for name, owners in PROPERTIES.items()}
     shared = {name: owners for name, owners in shared.items() if len(owners) > 1}
     edges = tuple(
@@ -126,11 +124,11 @@ def relate(modes: tuple[str, ...]) -> base.Relations:
         for place, mode in enumerate(modes)
         if mode in owners
     )
-    return base.Relations((*modes, *shared), len(modes), edges, lambda facts: facts["mode"], of_tasks=True)
+    return base.Relations((*modes, *shared), len(modes), edges, lambda facts: facts["mode"], "tasks")
 
 
-def bounds_of(mode: str, config: Config) -> tuple[tuple[float, float], ...]:
-    """Lowest and highest scale, center and offset of a mode."""
+def find_bounds(mode: str, config: Config) -> tuple[tuple[float, float], ...]:
+    """Return the lowest and highest scale, center and offset of a mode."""
     zero = (0.0, 0.0)
     match mode:
         case "sinusoid":

@@ -1,13 +1,14 @@
 """Regression to sine curves of random amplitude and phase, from a few points.
 
 Finn et al. 2017, arXiv 1703.03400, section 5.1: y = A·sin(x − φ) with A ~ U[0.1, 5], φ ~ U[0, π] and
-x ~ U[−5, 5]; every task is drawn anew, so that the three splits differ in nothing but their random keys.
+x ~ U[−5, 5]. Every task is drawn anew, so that the three splits differ in nothing but their random keys.
 
-Ours beyond the paper: `harmonics` H gives y = Σ_k A_k·sin(k·x − φ_k), k = 1 … H, where each φ_k is drawn as φ and
-each A_k as A, then divided by k; `test_amplitude`, `test_phase` and `test_inputs` are the ranges of the test split,
-support and query alike, where those are to reach beyond training. Validation is drawn as training is.
+We add two things to the paper. `harmonics` H gives y = Σ_k A_k·sin(k·x − φ_k), k = 1 … H; each φ_k is drawn like φ, and
+each A_k like A and then divided by k. `test_amplitude`, `test_phase` and `test_inputs` are other ranges for the test
+split, support and query alike, so that it can reach beyond training. Validation is drawn like training.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
@@ -20,21 +21,21 @@ from metarun import base, losses
 from metarun.ranges import AtLeast
 from metarun.tasks import _curves
 
-RANGES = ("amplitude", "phase", "inputs")  # each has a test_... beside it
+RANGES = ("amplitude", "phase", "inputs")  # each has a field test_..., too
 
 
 @dataclass(frozen=True)
 class Config:
-    """The distribution of curves and how many points are seen of each."""
+    """The distribution of curves, and how many points of each are seen."""
 
-    shots: Annotated[int, AtLeast(1)] = 10  # support points, K in the papers
+    shots: Annotated[int, AtLeast(1)] = 10  # support points; K in the papers
     queries: Annotated[int, AtLeast(1)] = 10  # query points
     amplitude: tuple[float, float] = (0.1, 5.0)  # A, lowest and highest
     phase: tuple[float, float] = (0.0, math.pi)  # φ in radians, lowest and highest
     inputs: tuple[float, float] = (-5.0, 5.0)  # x, lowest and highest
-    noise: Annotated[float, AtLeast(0)] = 0.0  # standard deviation added to the support targets
-    query_noise: bool = False  # whether the noise is added to the query targets too
-    harmonics: Annotated[int, AtLeast(1)] = 1  # H, sine curves in the sum
+    noise: Annotated[float, AtLeast(0)] = 0.0  # standard deviation of the noise on the support targets
+    query_noise: bool = False  # whether the query targets have noise too
+    harmonics: Annotated[int, AtLeast(1)] = 1  # H, the number of sine curves that are added
     test_amplitude: tuple[float, float] | None = None  # A of the test split; null: as in training
     test_phase: tuple[float, float] | None = None  # φ of the test split; null: as in training
     test_inputs: tuple[float, float] | None = None  # x of the test split; null: as in training
@@ -47,7 +48,7 @@ class Config:
 
 
 class Bounds(NamedTuple):
-    """Lowest and highest of what is drawn for a task: numbers, or arrays [2] where the test split has its own."""
+    """The lowest and highest value of each range: numbers, or arrays [2] if the test split has ranges of its own."""
 
     amplitude: tuple[float, float] | Float[Array, "2"]
     phase: tuple[float, float] | Float[Array, "2"]
@@ -55,65 +56,63 @@ class Bounds(NamedTuple):
 
 
 def build(config: Config) -> base.TaskFamily:
-    """The family; its facts are `amplitude` and `phase`, each a scalar, or [harmonic] where there are several."""
-    trained = Bounds(config.amplitude, config.phase, config.inputs)
-    tested = Bounds(
+    """Build the family. Its facts are `amplitude` and `phase`, each a scalar, or [harmonic] if there are several."""
+    training_bounds = Bounds(config.amplitude, config.phase, config.inputs)
+    test_bounds = Bounds(
         config.test_amplitude or config.amplitude,
         config.test_phase or config.phase,
         config.test_inputs or config.inputs,
     )
-    extrapolates = tested != trained
+    extrapolates = test_bounds != training_bounds
 
     def sample(data, key) -> base.Episode:
-        bounds = data if extrapolates else trained
+        bounds = data if extrapolates else training_bounds
         amplitude_key, phase_key, inputs_key, noise_key = jax.random.split(key, 4)
-        facts = choose(bounds, amplitude_key, phase_key)
-        return observe(bounds, facts, inputs_key, noise_key)
+        facts = draw_curve(config, bounds, amplitude_key, phase_key)
+        return observe(config, bounds, facts, inputs_key, noise_key)
 
     def drift(data, task_key, position, examples_key) -> base.Episode:
-        """Amplitudes and phases are on a straight line from each task of the path to the next."""
-        bounds = data if extrapolates else trained
+        """Move amplitudes and phases on a straight line from each task of the path to the next."""
+        bounds = data if extrapolates else training_bounds
         last = jnp.floor(position)
-        ends = [
-            choose(bounds, *jax.random.split(jax.random.fold_in(task_key, last.astype(jnp.uint32) + step)))
-            for step in range(2)
-        ]
+        keys = [jax.random.fold_in(task_key, last.astype(jnp.uint32) + step) for step in range(2)]
+        ends = [draw_curve(config, bounds, *jax.random.split(key)) for key in keys]
         share = position - last
         facts = jax.tree.map(lambda old, new: (1 - share) * old + share * new, *ends)
-        return observe(bounds, facts, *jax.random.split(examples_key))
-
-    def choose(bounds: Bounds, amplitude_key, phase_key) -> dict:
-        shape = () if config.harmonics == 1 else (config.harmonics,)
-        amplitude = _curves.uniform(amplitude_key, shape, bounds.amplitude)
-        if config.harmonics > 1:
-            amplitude /= jnp.arange(1, config.harmonics + 1)
-        return {"amplitude": amplitude, "phase": _curves.uniform(phase_key, shape, bounds.phase)}
-
-    def observe(bounds: Bounds, facts: dict, inputs_key, noise_key) -> base.Episode:
-        inputs = _curves.uniform(inputs_key, (config.shots + config.queries, 1), bounds.inputs)
-        targets = curve(inputs, facts["amplitude"], facts["phase"])
-        return _curves.to_episode(
-            inputs, targets, config.shots, config.noise, config.query_noise, noise_key, facts
-        )
+        return observe(config, bounds, facts, *jax.random.split(examples_key))
 
     def draw(figure, episode: base.Episode, predictors) -> None:
-        ends = [*trained.inputs, *tested.inputs]
-        _curves.draw(
-            figure,
-            episode,
-            predictors,
-            lambda inputs: curve(inputs, episode.facts["amplitude"], episode.facts["phase"]),
-            (min(ends), max(ends)),
-        )
+        ends = [*training_bounds.inputs, *test_bounds.inputs]
+        curve = functools.partial(evaluate_curve, **episode.facts)
+        _curves.draw(figure, episode, predictors, curve, (min(ends), max(ends)))
 
     splits: dict[str, base.PyTree] = dict.fromkeys(("train", "validation", "test"), ())
     if extrapolates:
-        splits = {name: to_arrays(tested if name == "test" else trained) for name in splits}
-    return base.TaskFamily(splits, sample, losses.regression(), base.Spec((1,), 1), draw, drift=drift)
+        splits = {name: to_arrays(test_bounds if name == "test" else training_bounds) for name in splits}
+    problem = base.Problem(base.Spec((1,), 1, "numbers"), losses.regression())
+    return base.TaskFamily(splits, sample, problem, draw, drift=drift)
 
 
-def curve(inputs: Float[Array, "example 1"], amplitude, phase) -> Float[Array, "example 1"]:
-    """A·sin(x − φ) of a scalar amplitude and phase, or Σ_k A_k·sin(k·x − φ_k) of those [harmonic]."""
+def draw_curve(config: Config, bounds: Bounds, amplitude_key, phase_key) -> dict:
+    """Draw the facts of one task."""
+    shape = () if config.harmonics == 1 else (config.harmonics,)
+    amplitude = _curves.draw_uniform(amplitude_key, shape, bounds.amplitude)
+    if config.harmonics > 1:
+        amplitude /= jnp.arange(1, config.harmonics + 1)
+    return {"amplitude": amplitude, "phase": _curves.draw_uniform(phase_key, shape, bounds.phase)}
+
+
+def observe(config: Config, bounds: Bounds, facts: dict, inputs_key, noise_key) -> base.Episode:
+    """Draw the points of one task."""
+    inputs = _curves.draw_uniform(inputs_key, (config.shots + config.queries, 1), bounds.inputs)
+    targets = evaluate_curve(inputs, facts["amplitude"], facts["phase"])
+    return _curves.to_episode(
+        inputs, targets, config.shots, config.noise, config.query_noise, noise_key, facts
+    )
+
+
+def evaluate_curve(inputs: Float[Array, "example 1"], amplitude, phase) -> Float[Array, "example 1"]:
+    """Return A·sin(x − φ) for a scalar amplitude and phase, or Σ_k A_k·sin(k·x − φ_k) for [harmonic] ones."""
     if jnp.ndim(amplitude) == 0:
         return amplitude * jnp.sin(inputs - phase)
     order = jnp.arange(1, amplitude.shape[0] + 1)[None]
@@ -121,5 +120,5 @@ def curve(inputs: Float[Array, "example 1"], amplitude, phase) -> Float[Array, "
 
 
 def to_arrays(bounds: Bounds) -> Bounds:
-    """The bounds as data of a split."""
+    """Return the bounds as the data of a split."""
     return Bounds(*(jnp.array(pair) for pair in bounds))

@@ -1,0 +1,44 @@
+"""What the targets of a task family are, for algorithms that take only some kinds of them."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from metarun import base
+
+
+def require_ways(problem: base.Problem, algorithm: str) -> int:
+    """Return the number of classes of an episode.
+
+    Raises:
+      ValueError: the targets are no classes.
+    """
+    if problem.spec.ways is None:
+        raise ValueError(
+            f"{algorithm} tells classes apart, and this task family has none",
+            "choose a task family of classification, or another algorithm",
+        )
+    return problem.spec.ways
+
+
+def refuse_tokens(problem: base.Problem) -> None:
+    """Refuse a task family whose targets are sentences.
+
+    Raises:
+      ValueError: the targets are neither classes nor numbers.
+    """
+    if problem.spec.targets == "tokens":
+        raise ValueError(
+            "the targets of this task family are neither class labels nor numbers",
+            "choose an algorithm that adapts the model itself, such as maml",
+        )
+
+
+def as_numbers(spec: base.Spec, targets: base.PyTree, size: int) -> Float[Array, "example feature"]:
+    """Return targets as inputs of a network: a label becomes a one-hot vector [size]; numbers stay."""
+    return jax.nn.one_hot(targets, size) if spec.targets == "classes" else jnp.asarray(targets)
+
+
+def join(support: base.Examples, query: base.Examples) -> base.Examples:
+    """Return the examples of both."""
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), support, query)

@@ -1,0 +1,31 @@
+"""`metarun eval`."""
+
+from typing import Annotated
+
+import typer
+
+from metarun.cli.arguments import EvaluationOverrides, Json, RunPath
+
+
+def evaluate(
+    run: RunPath,
+    overrides: EvaluationOverrides = None,
+    stage: Annotated[str | None, typer.Option(help="Default: all of them.")] = None,
+    split: Annotated[str | None, typer.Option(help="train, validation or test.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a run on its frozen episodes. Writes nothing to the run."""
+    from metarun.cli import progress_display, text_tables
+    from metarun.data import observers
+    from metarun.finished.finished_run import find_run
+    from metarun.runs import strict_json
+
+    finished = find_run(run, overrides or [], stage=stage, split=split)
+    from metarun.finished import remeasurement
+
+    with progress_display.show_progress() as progress, observers.report_to(progress.preparing):
+        result = remeasurement.measure(finished, progress)
+    if as_json:
+        typer.echo(strict_json.encode(result))
+    else:
+        text_tables.print_result(result)

@@ -1,0 +1,117 @@
+"""Results and lists as text: aligned on a terminal and in a pipe, without escape codes."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import typer
+
+
+def align(rows: Iterable[Iterable[str]]) -> str:
+    """Return rows of cells as text, every column as wide as its widest cell."""
+    table = [list(row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in table)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def format_markdown_table(header: list[str], rows: Iterable[list[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def print_result(result: dict[str, Any]) -> None:
+    """Print an evaluation: a line for each stage, mode and number of inner steps; then groups and seeds, if any."""
+    stages = result["stages"]
+    rows = [row for name, stage in stages.items() for row in make_stage_rows(name, stage, result["modes"])]
+    names = list(dict.fromkeys(name for row in rows for name in row[3]))
+    header = ["stage", "mode", "learner", *names]
+    cells = [[*row[:3], *(format_interval(row[3].get(name)) for name in names)] for row in rows]
+    episodes, seeds = result["episodes"], result.get("seeds", [])
+    typer.echo(align([header, *cells]))
+    if any("groups" in stage[mode] for stage in stages.values() for mode in result["modes"]):
+        print_groups(result)
+    if seeds:
+        print_seeds(rows, seeds)
+    over = f"; in brackets that over {len(seeds)} seeds" if seeds else ""
+    typer.echo(
+        f"{episodes['count']} {result['split']} episodes ({episodes['hash']}), step {result['step']}, "
+        f"mean ± 95 % confidence interval{over}"
+    )
+
+
+def make_stage_rows(name: str, stage: dict[str, Any], modes: list[str]) -> list[tuple[str, str, str, dict]]:
+    """Return (stage, mode, learner, {metric: interval}) for every variant of a stage, and of each of its members.
+
+    A stage with copies is the mean over its members; `stage[0]` is one of them.
+    """
+    rows = make_variant_rows(name, stage, modes)
+    for number, member in enumerate(stage.get("members", [])):
+        rows += make_variant_rows(f"{name}[{number}]", member, modes)
+    if "best" in stage:
+        rows += make_variant_rows(f"{name}[best]", stage["best"], modes)
+    return rows
+
+
+def make_variant_rows(name: str, stage: dict[str, Any], modes: list[str]) -> list[tuple[str, str, str, dict]]:
+    """Return (stage, mode, learner, {metric: interval}) for every variant."""
+    rows = []
+    for mode in modes:
+        for learner, metrics in stage[mode].items():
+            if learner == "groups":
+                continue
+            if learner == "inner_steps":
+                rows += [
+                    (name, mode, f"after {count} inner step{'s' * (count != '1')}", values)
+                    for count, values in metrics.items()
+                ]
+            else:
+                rows.append((name, mode, learner, metrics))
+    return rows
+
+
+def print_seeds(rows: list[tuple[str, str, str, dict]], seeds: list[int]) -> None:
+    """Print a line for each stage, mode, learner and metric, with the mean of each replica."""
+    cells = [
+        [*row[:3], metric, *(f"{value:.4f}" for value in interval["seeds"]["values"])]
+        for row in rows
+        for metric, interval in row[3].items()
+    ]
+    header = ["stage", "mode", "learner", "metric", *(f"seed {seed}" for seed in seeds)]
+    typer.echo("\n" + align([header, *cells]) + "\n")
+
+
+def print_groups(result: dict[str, Any]) -> None:
+    """Print a line for each stage, mode, kind of task and learner."""
+    rows = [
+        (name, mode, group, learner, metrics)
+        for name, stage in result["stages"].items()
+        for mode in result["modes"]
+        for group, learners in stage[mode].get("groups", {}).items()
+        for learner, metrics in learners.items()
+    ]
+    names = list(dict.fromkeys(name for row in rows for name in row[4]))
+    cells = [[*row[:4], *(format_interval(row[4].get(name)) for name in names)] for row in rows]
+    typer.echo("\n" + align([["stage", "mode", "task", "learner", *names], *cells]) + "\n")
+
+
+def format_interval(interval: dict[str, Any] | None) -> str:
+    """Return `0.9873 ± 0.0031`, and with several seeds `0.9873 ± 0.0031 (± 0.0102)`; "" for None."""
+    if not interval:
+        return ""
+    over_seeds = f" (± {interval['seeds']['ci95']:.4f})" if "seeds" in interval else ""
+    return f"{interval['mean']:.4f} ± {interval['ci95']:.4f}{over_seeds}"
+
+
+def format_mean(section: dict[str, Any] | None) -> str:
+    """Return `0.0085 ± 0.0016` for whatever has a mean and its interval, and perhaps seeds; "" for None."""
+    if not section:
+        return ""
+    return format_interval({name: section[name] for name in ("mean", "ci95", "seeds") if name in section})
+
+
+def format_count(value: float | None) -> str:
+    """Return `70,000`, with a digit after the point if it is small; "" for None."""
+    if value is None:
+        return ""
+    return f"{value:,.1f}" if isinstance(value, float) and value < 100 else f"{value:,.0f}"

@@ -1,0 +1,59 @@
+"""The keys in which two configs differ, and those that may differ on resume and in an evaluation of a finished run."""
+
+from typing import Any
+
+from metarun import config, errors
+
+RESULT_FREE = ("accelerator", "checkpoint")  # sections that may change when a run resumes
+MEASUREMENT = ("evaluation", "accelerator")  # sections that an evaluation may override
+
+
+def check_resume(before: config.RunConfig, after: config.RunConfig, where: str) -> None:
+    """Check that a run may resume with the config `after`.
+
+    Raises:
+      ConfigError: the config would give other numbers. It names the keys, and `where` the run's own config lies.
+    """
+    if changed := list_different_keys(_drop_result_free(before), _drop_result_free(after)):
+        raise errors.ConfigError(
+            f"the run was begun with other values of: {', '.join(changed)}",
+            where,
+            "resume it with its own config, or begin a new run without --resume",
+        )
+
+
+def check_evaluation(before: config.RunConfig, after: config.RunConfig) -> None:
+    """Check that an evaluation changes only how it measures and where it computes.
+
+    Raises:
+      ConfigError: it changes a key that the training used. It names the keys.
+    """
+    keys = list_different_keys(config.document(before), config.document(after))
+    if changed := [key for key in keys if key.split(".")[0] not in MEASUREMENT]:
+        raise errors.ConfigError(
+            f"{', '.join(changed)} cannot change after training",
+            "the overrides of metarun eval",
+            "override keys of evaluation and accelerator only, for example evaluation.shots=5",
+        )
+
+
+def _drop_result_free(run_config: config.RunConfig) -> dict[str, Any]:
+    """Return the config without the keys that cannot change the numbers: device, chunks, checkpoints."""
+    plain = config.document(run_config)
+    for name in RESULT_FREE:
+        del plain[name]
+    for stage in plain.get("stages", [plain]):
+        del stage["training"]["chunk"], stage["training"]["task_chunk"]
+    return plain
+
+
+def list_different_keys(before: Any, after: Any, prefix: str = "") -> list[str]:
+    """Return the dotted keys at which two trees of plain values differ."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        names = list(dict.fromkeys([*before, *after]))
+        members = [(before.get(name), after.get(name), f"{prefix}.{name}".lstrip(".")) for name in names]
+    elif isinstance(before, (list, tuple)) and isinstance(after, (list, tuple)) and len(before) == len(after):
+        members = [(*pair, f"{prefix}.{index}") for index, pair in enumerate(zip(before, after, strict=True))]
+    else:
+        return [] if before == after else [prefix]
+    return [key for member in members for key in list_different_keys(*member)]

@@ -1,0 +1,82 @@
+"""Measuring learners on frozen episodes, compiled, with a value for every episode."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Key, PRNGKeyArray
+
+from metarun import base
+from metarun.base import PyTree
+from metarun.evaluation.episodes import FrozenEpisodes
+from metarun.evaluation.statistics import Values
+
+
+def make_measurement(
+    variants: Mapping[str, base.Algorithm], episodes: FrozenEpisodes, at_once: int, axes: int = 0
+) -> Callable[[base.Weights], Values]:
+    """Make weights -> Values: every variant on every episode, in one program.
+
+    Args:
+      at_once: episodes that are computed in parallel, as in training, so that the memory is known to suffice.
+      axes: how many leading axes the weights have, for learners that are all measured on the same episodes. The
+        values have the same leading axes.
+    """
+    family = episodes.family
+    objective = family.problem.objective
+
+    def measure_episode(weights: base.Weights, data: PyTree, key: PRNGKeyArray):
+        episode = family.sample(data, key)
+
+        def measure_variant(algorithm: base.Algorithm):
+            learner = algorithm.adapt(weights, episode.support)
+            return objective.metrics(lambda inputs: algorithm.predict(learner, inputs), episode.query)
+
+        return {name: measure_variant(algorithm) for name, algorithm in variants.items()}
+
+    @jax.jit
+    def measure_batches(weights: base.Weights, data: PyTree, keys: Key[Array, "episode"]):
+        measure_batch = jax.vmap(measure_episode, in_axes=(None, None, 0))
+        for _ in range(axes):
+            measure_batch = jax.vmap(measure_batch, in_axes=(0, None, None))
+        return jax.lax.map(lambda batch: measure_batch(weights, data, batch), keys.reshape(-1, at_once))
+
+    def measure(weights: base.Weights) -> Values:
+        count = episodes.keys.shape[0]
+        # The last batch is filled with episodes from the start of the list.
+        order = jnp.arange(-(-count // at_once) * at_once) % count
+        batches = jax.device_get(measure_batches(weights, episodes.data, episodes.keys[order]))
+        columns = jax.tree.map(lambda leaf: join_batches(leaf, axes, count), batches)
+        return {  # in the order of the variants: jax has sorted the keys
+            variant: score_columns(objective, columns[variant], axes) for variant in variants
+        }
+
+    return measure
+
+
+def join_batches(batches: np.ndarray, axes: int, count: int) -> np.ndarray:
+    """Return [batch, *axes, at_once, ...] as [*axes, episode, ...], the first `count` episodes."""
+    leading = np.moveaxis(batches, 0, axes)
+    shape = leading.shape
+    return leading.reshape(*shape[:axes], -1, *shape[axes + 2 :])[(slice(None),) * axes + (slice(count),)]
+
+
+def score_columns(
+    objective: base.Objective, columns: dict[str, np.ndarray], axes: int
+) -> dict[str, np.ndarray]:
+    """Return {metric: [*axes, episode]} from what the program gave, {name: [*axes, episode, ...]}."""
+    if axes:
+        size = len(next(iter(columns.values())))
+        slices = [
+            score_columns(objective, {name: column[place] for name, column in columns.items()}, axes - 1)
+            for place in range(size)
+        ]
+        return {name: np.stack([scores[name] for scores in slices]) for name in slices[0]}
+    if objective.score is None:
+        return columns
+    count = len(next(iter(columns.values())))
+    scores = [
+        objective.score({name: column[index] for name, column in columns.items()}) for index in range(count)
+    ]
+    return {name: np.array([score[name] for score in scores]) for name in scores[0]}

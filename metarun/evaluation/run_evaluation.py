@@ -1,0 +1,110 @@
+"""Measuring all stages of a run, at its end or afterwards. Writes nothing."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from metarun import base, config
+from metarun.assembly import Tasks
+from metarun.evaluation import episodes as frozen
+from metarun.evaluation import results, variants
+from metarun.evaluation.episodes import FrozenEpisodes
+from metarun.evaluation.measurement import make_measurement
+from metarun.evaluation.statistics import Values
+from metarun.progress import Progress
+from metarun.stages import Stage, Trained
+
+
+class Evaluation(NamedTuple):
+    """What an evaluation gave."""
+
+    result: dict[str, Any]  # the content of result.json, without the run's path
+    values: dict[str, dict[str, np.ndarray]]  # {stage: {variant/metric: [episode]}}
+
+
+def evaluate(
+    stages: Sequence[Stage],
+    trained: Mapping[str, Trained],
+    tasks: Tasks,
+    settings: config.Evaluation,
+    progress: Progress,
+    before_stage: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Measure the trained stages on the frozen episodes of the configured split.
+
+    Args:
+      before_stage: is called before each stage is measured; what it raises ends the evaluation.
+
+    Raises:
+      ConfigError: the split is empty, or a learner cannot tell as many classes apart.
+    """
+    episodes = frozen.freeze(tasks, settings)
+    variants.refuse_steps_without_loop(stages, settings)
+    groups = frozen.group_episodes(episodes)
+    names = tasks.evaluated.groups.names if tasks.evaluated.groups else ()
+    layouts, columns = {}, {}
+    for stage in stages:
+        if stage.name not in trained:
+            continue
+        before_stage()
+        progress.measuring(stage.name, settings.split, settings.episodes)
+        weights = trained[stage.name].weights
+        values = measure_stage(stage, weights, tasks, settings, episodes)
+        if stage.settings.copies is None:
+            layout = results.lay_out(values, names, groups)
+        else:
+            best = find_best_members(stage, weights, tasks, settings, values)
+            layout = results.lay_out_members(values, best, names, groups)
+        layouts[stage.name] = {"step": trained[stage.name].step, **layout}
+        columns[stage.name] = results.flatten_values(values) | ({} if groups is None else {"group": groups})
+    head: dict[str, Any] = {
+        "step": trained[list(trained)[-1]].step,
+        "split": settings.split,
+        "modes": list(settings.modes),
+        "higher_is_better": list(tasks.evaluated.problem.objective.higher_is_better),
+    }
+    if replicas := stages[0].axes.get("replica"):
+        head["seeds"] = [stages[0].seed + replica for replica in range(replicas)]
+    head["episodes"] = {
+        "count": settings.episodes,
+        "hash": frozen.hash_episodes(episodes, tasks.recipe),
+    }
+    return Evaluation(head | {"stages": layouts}, columns)
+
+
+def measure_stage(
+    stage: Stage,
+    weights: base.Weights,
+    tasks: Tasks,
+    settings: config.Evaluation,
+    episodes: FrozenEpisodes,
+) -> Values:
+    """Measure every variant of a stage: values [replica, member, episode].
+
+    Raises:
+      ConfigError: the learner cannot tell as many classes apart.
+    """
+    chosen = variants.choose_variants(stage, tasks.evaluated.problem, settings.modes, settings.inner_steps)
+    variants.check_ways(stage, tasks, settings.modes[0], weights)
+    return make_measurement(chosen, episodes, stage.at_once, len(stage.axes))(weights)
+
+
+def find_best_members(
+    stage: Stage, weights: base.Weights, tasks: Tasks, settings: config.Evaluation, values: Values
+) -> np.ndarray | None:
+    """Return which member is the best on the validation split, [] or [replica]; None: there is no such split.
+
+    Args:
+      values: on the configured split, which is not measured again if it is the validation split.
+    """
+    if "validation" not in tasks.data:
+        return None
+    if settings.split != "validation":
+        validation = frozen.freeze(tasks, settings, "validation")
+        values = measure_stage(stage, weights, tasks, settings, validation)
+    objective = tasks.evaluated.problem.objective
+    column = values[f"{settings.modes[0]}/adapted"][objective.selection]
+    means = column.mean(axis=-1, dtype=np.float64)
+    sign = -1 if objective.selection in objective.higher_is_better else 1
+    return np.asarray(np.argmin(np.where(np.isnan(means), np.inf, sign * means), axis=-1))

@@ -1,0 +1,24 @@
+"""A figure as a PNG file, written as one step."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from metarun.runs import files
+
+DOTS_PER_INCH = 120
+
+
+def write_figure(path: Path, draw: Callable[[Figure], None], size: tuple[float, float] = (8.0, 4.5)) -> None:
+    """Draw a figure of `size` inches and write it as PNG."""
+    figure = Figure(figsize=size, dpi=DOTS_PER_INCH, layout="constrained")
+    FigureCanvasAgg(figure)
+    draw(figure)
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    with files.storage_errors(path):
+        path.parent.mkdir(exist_ok=True)
+    files.write_bytes(path, content.getvalue())

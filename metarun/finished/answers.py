@@ -1,0 +1,166 @@
+"""The answers to somebody's own queries, ready for a table, JSON, CSV and a contact sheet."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from metarun import base
+from metarun.data import examples
+from metarun.data.examples import escape
+from metarun.errors import DataError, UsageError
+from metarun.finished import own_support
+from metarun.finished.prediction import TrainedRun, count_examples
+
+STDIN = Path("-")
+
+
+class PictureBlock(NamedTuple):
+    """Pictures of a contact sheet, each with its caption."""
+
+    pictures: np.ndarray  # float32 [example, height, width, channel] in [0, 1]
+    captions: list[str]  # [example]
+    right: list[bool] | None = None  # [example], whether a prediction is right; None: not known
+
+
+class Sheet(NamedTuple):
+    """What a contact sheet shows."""
+
+    support: PictureBlock  # with their classes
+    query: PictureBlock  # with the predicted classes
+    inverted: bool  # whether 1 is black
+
+
+class Answers(NamedTuple):
+    """What was predicted, for every way of showing it."""
+
+    facts: dict[str, Any]  # of the support, and the accuracy if the true classes are known
+    records: list[dict[str, Any]]  # one for each query, for JSON
+    header: list[str]
+    rows: list[list[str]]  # one for each query, for CSV
+    shown: int  # columns from the first that go to the terminal
+    sheet: Sheet | None = None  # if the queries are pictures
+
+
+def answer(run: TrainedRun, support: Path, queries: list[Path]) -> Answers:
+    """Read the examples as the family's form says, adapt, and predict.
+
+    Raises:
+      MetarunError: what is wrong with the examples, or with the run.
+    """
+    if isinstance(run.form, base.Pictures):
+        return answer_pictures(run, run.form, support, queries)
+    if isinstance(run.form, base.Sentences):
+        return answer_sentences(run, run.form, support, queries)
+    return answer_table(run, support, queries)
+
+
+def answer_pictures(run: TrainedRun, form: base.Pictures, support: Path, queries: list[Path]) -> Answers:
+    """Take class folders as the support and picture files as queries."""
+    refuse_other_queries(queries, "picture files, or a folder of them")
+    files = examples.list_queries(queries)
+    own = own_support.read_support(run, support)
+    shape: Any = run.spec.input_shape
+    pictures = examples.read_pictures(files, shape, form.inverted)
+    probabilities = run.adapt(own.examples).predict(pictures)
+    truth = [file.parent.name for file in files]  # of a query in a folder that is called as a class
+    known = truth if all(name in own.classes for name in truth) else None
+    answers = answer_classes(own, [str(file) for file in files], probabilities, known)
+    chosen = [own.classes[index] for index in probabilities.argmax(axis=1)]
+    right = [here == there for here, there in zip(chosen, known, strict=True)] if known else None
+    best = probabilities.max(axis=1)
+    captions = [f"{escape(name)}\n{share:.2f}" for name, share in zip(chosen, best, strict=True)]
+    labels = [escape(own.classes[label]) for label in own.examples.targets]
+    sheet = Sheet(
+        PictureBlock(own.examples.inputs, labels), PictureBlock(pictures, captions, right), form.inverted
+    )
+    return answers._replace(sheet=sheet)
+
+
+def answer_classes(
+    own: own_support.OwnSupport,
+    inputs: list[str],
+    probabilities: np.ndarray,
+    truth: list[str] | None = None,
+) -> Answers:
+    """Return answers that are classes; `truth` is the class of every query, if it is known."""
+    names = [escape(name) for name in own.classes]
+    records, rows = [], []
+    for name, row in zip(map(escape, inputs), probabilities.tolist(), strict=True):
+        chosen = names[int(np.argmax(row))]
+        shares = dict(zip(names, row, strict=True))
+        records.append({"input": name, "class": chosen, "probability": max(row), "probabilities": shares})
+        rows.append([name, chosen, *(f"{value:.6f}" for value in [max(row), *row])])
+    shots = np.bincount(own.examples.targets, minlength=len(names)).tolist()
+    facts: dict[str, Any] = {"classes": names, "shots": shots}
+    if truth is not None:
+        chosen_names = [own.classes[index] for index in probabilities.argmax(axis=1)]
+        hits = [here == there for here, there in zip(chosen_names, truth, strict=True)]
+        facts["accuracy"] = sum(hits) / len(hits)
+    header = ["input", "class", "probability", *(f"probability of {name}" for name in names)]
+    return Answers(facts, records, header, rows, shown=3)
+
+
+def answer_table(run: TrainedRun, support: Path, queries: list[Path]) -> Answers:
+    """Take a CSV file of inputs and targets as the support, and CSV files of inputs as queries."""
+    columns = int(np.prod(run.spec.input_shape))
+    refuse_other_queries(queries, "a CSV file of inputs")
+    own = own_support.read_support(run, support)
+    tables = [examples.read_table(path, columns) for path in queries]
+    numbers = np.concatenate([table.numbers for table in tables])
+    answers = run.adapt(own.examples).predict(numbers.reshape(-1, *run.spec.input_shape))
+    texts = format_numbers(numbers)
+    if run.targets == "classes":
+        return answer_classes(own, [" ".join(row) for row in texts], answers)
+    input_names = tables[0].names or own.columns[:columns] or number_columns("input", columns)
+    output_names = own.columns[columns:] or number_columns("output", answers.shape[1])
+    header = [escape(name) for name in (*input_names, *output_names)]
+    rows = [[*text, *values] for text, values in zip(texts, format_numbers(answers), strict=True)]
+    records = [
+        {"input": [*map(float, row[:columns])], "output": [*map(float, row[columns:])]} for row in rows
+    ]
+    return Answers({"shots": len(own.examples.inputs)}, records, header, rows, shown=len(header))
+
+
+def answer_sentences(run: TrainedRun, form: base.Sentences, support: Path, queries: list[Path]) -> Answers:
+    """Take pairs of sentences as the support, and sentences of text files or stdin as queries."""
+    own = own_support.read_support(run, support)
+    lines = [line for path in queries or [STDIN] for line in read_text(path)]
+    sentences = [line.strip() for line in lines if line.strip()]
+    if not sentences:
+        where = ", ".join("stdin" if path == STDIN else str(path) for path in queries or [STDIN])
+        raise DataError("there is no sentence to translate", where, "write one sentence a line")
+    inputs = own_support.encode(form, sentences, [""] * len(sentences), "the query").inputs
+    translations = form.spell(run.adapt(own.examples).predict(inputs))
+    rows = [[escape(source), escape(target)] for source, target in zip(sentences, translations, strict=True)]
+    records = [{"input": source, "output": target} for source, target in rows]
+    shots = count_examples(own.examples.inputs)
+    return Answers({"shots": shots}, records, ["input", "output"], rows, shown=2)
+
+
+def refuse_other_queries(queries: Sequence[Path], what: str) -> None:
+    """Refuse a command line without queries, or with those of stdin if they must be files."""
+    if not queries:
+        raise UsageError("there is nothing to predict", "--query", f"give {what}")
+    if STDIN in queries:
+        raise UsageError("stdin is for sentences", "--query", f"give {what}")
+
+
+def read_text(path: Path) -> list[str]:
+    """Read the lines of a text file, or of stdin."""
+    if path == STDIN:
+        return examples.decode_lines(sys.stdin.buffer.read(), "stdin")
+    return examples.read_lines(path)
+
+
+def format_numbers(numbers: Float[np.ndarray, "row column"]) -> list[list[str]]:
+    """Format each number with the fewest digits that tell it from others of its precision: 0.2, not 0.200000003."""
+    return [[str(value) for value in row] for row in numbers]
+
+
+def number_columns(name: str, columns: int) -> list[str]:
+    """Return names for columns that have none."""
+    return [name] if columns == 1 else [f"{name} {index}" for index in range(1, columns + 1)]

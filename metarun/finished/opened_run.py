@@ -1,0 +1,117 @@
+"""The door to a finished run: its tasks and stages built, and the weights of its checkpoints restored.
+
+Opening needs no mesh, no optimizer and no training loop: a checkpoint stores the weights apart from the rest.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+from metarun import assembly, base, config, errors, hardware
+from metarun.assembly import Tasks
+from metarun.evaluation import episodes
+from metarun.evaluation.episodes import FrozenEpisodes
+from metarun.finished.finished_run import FinishedRun
+from metarun.runs import checkpoints
+from metarun.runs.checkpoints import Checkpoint, Checkpoints
+from metarun.stages import Position, Stage, Trained, take_learner
+
+
+class OpenedRun(NamedTuple):
+    """A finished run, ready to be measured or to adapt."""
+
+    run: FinishedRun
+    tasks: Tasks
+    stages: list[Stage]  # all of them
+    trained: dict[str, Trained]  # the stages up to the one that was named, if they have a checkpoint
+
+    @property
+    def stage(self) -> Stage:
+        """The stage that was named, or the last one."""
+        return next(stage for stage in self.stages if stage.name == self.run.chosen_stage)
+
+
+class OpenedLearner(NamedTuple):
+    """One learner of one stage, as it is evaluated."""
+
+    path: Path  # the run directory
+    stage: str
+    step: int
+    weights: base.Weights  # of replica 0 and member 0
+    algorithm: base.Algorithm
+    mode: str
+    evaluation: config.Evaluation
+    tasks: Tasks
+
+
+def open_run(run: FinishedRun, *, outline: bool = False) -> OpenedRun:
+    """Open a run: the one function that restores weights.
+
+    Args:
+      outline: build the task family without its files, if it can.
+
+    Raises:
+      MetarunError: what is wrong with the run, and what to do.
+    """
+    device = hardware.select(run.config.accelerator)[0]
+    tasks = assembly.outline_tasks(run.config) if outline else assembly.build_tasks(run.config, device)
+    stages = assembly.build_stages(run.config, tasks.family.problem)
+    needed = stages[: run.stage_names.index(run.chosen_stage) + 1]
+    return OpenedRun(run, tasks, stages, restore(run, tasks, needed, device))
+
+
+def open_learner(run: FinishedRun) -> OpenedLearner:
+    """Open the stage that was named, or the last one: its first learner, in the first mode.
+
+    Raises:
+      UsageError: the task family does not have the split.
+      MetarunError: what is wrong with the run, and what to do.
+    """
+    opened = open_run(run)
+    settings, stage, tasks = run.config.evaluation, opened.stage, opened.tasks
+    if settings.split not in tasks.data:
+        what = f"the task family has no {settings.split} split"
+        raise errors.UsageError(what, "the split", f"use one of {', '.join(tasks.data)}")
+    algorithm = stage.build_algorithm(settings.modes[0], stage.adapted_steps, tasks.evaluated.problem)
+    step, weights = take_trained(opened, stage.positions[0])
+    return OpenedLearner(run.path, stage.name, step, weights, algorithm, settings.modes[0], settings, tasks)
+
+
+def freeze_episodes(opened: OpenedLearner, count: int | None = None) -> FrozenEpisodes:
+    """Return the frozen episodes that the learner is looked at on; `count` None: as many as are evaluated."""
+    return episodes.freeze(opened.tasks, opened.evaluation, count=count)
+
+
+def take_trained(opened: OpenedRun, position: Position) -> Trained:
+    """Return the weights of one learner of the stage that was named."""
+    trained = opened.trained[opened.stage.name]
+    return trained._replace(weights=take_learner(trained.weights, position))
+
+
+def restore(
+    run: FinishedRun, tasks: Tasks, stages: Iterable[Stage], device: jax.Device
+) -> dict[str, Trained]:
+    """Restore the weights of the stages that have a checkpoint; one that was named stands in for its stage's own."""
+    trained: dict[str, Trained] = {}
+    for stage in stages:
+        checkpoint = choose_checkpoint(run, stage.name)
+        if checkpoint is None:
+            continue
+        earlier = {name: before.weights for name, before in trained.items()}
+        shapes = stage.trace_weights(tasks.family.sample, tasks.data["train"], earlier)
+        weights = checkpoints.load_weights(checkpoint, shapes)
+        trained[stage.name] = Trained(checkpoint.step, jax.device_put(weights, device))
+    return trained
+
+
+def choose_checkpoint(run: FinishedRun, stage: str) -> Checkpoint | None:
+    """Return the checkpoint of a stage that is meant; None: one of another stage was named, and this one has none."""
+    if run.checkpoint is not None and run.checkpoint.parent.name == stage:
+        return checkpoints.open_checkpoint(run.checkpoint)
+    saved = Checkpoints(run.path / "checkpoints" / stage)
+    if run.checkpoint is not None:
+        return saved.newest_valid()
+    best = saved.best_valid() if run.config.evaluation.checkpoint == "best" else None
+    return best or checkpoints.open_checkpoint(run.path, stage)

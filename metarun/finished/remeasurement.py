@@ -1,0 +1,22 @@
+"""Measuring a finished run again, one stage or one checkpoint of it: `metarun eval`."""
+
+from typing import Any
+
+from metarun.evaluation import run_evaluation
+from metarun.finished.finished_run import FinishedRun
+from metarun.finished.opened_run import open_run
+from metarun.progress import Progress
+
+
+def measure(run: FinishedRun, progress: Progress) -> dict[str, Any]:
+    """Measure all stages of a run on the frozen episodes, or the one that was named. Return what result.json has.
+
+    Raises:
+      MetarunError: what is wrong with the run or with the settings, and what to do.
+    """
+    opened = open_run(run)
+    trained = opened.trained if run.stage is None else {run.stage: opened.trained[run.stage]}
+    evaluation = run_evaluation.evaluate(
+        opened.stages, trained, opened.tasks, run.config.evaluation, progress
+    )
+    return {"run": str(run.path)} | evaluation.result

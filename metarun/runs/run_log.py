@@ -1,0 +1,65 @@
+"""What a run says on disk while it goes on and when it ends: status.json and log.txt."""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from metarun import errors, signals
+from metarun.runs import directory, files
+from metarun.runs.directory import RunDirectory
+
+logger = logging.getLogger("metarun")
+
+
+@contextmanager
+def report_status(run: RunDirectory) -> Iterator[None]:
+    """Leave in status.json how the run ended."""
+    run.write_status("running", *read_progress(run))
+    try:
+        yield
+    except signals.Stopped as stop:
+        run.write_status("preempted", *read_progress(run), message=str(stop))
+        raise
+    except errors.DivergedError as error:
+        run.write_status("diverged", *read_progress(run), message=error.what)
+        raise
+    except BaseException as error:
+        logger.debug("the run failed", exc_info=True)
+        run.write_status("failed", *read_progress(run), message=f"{type(error).__name__}: {error}"[:500])
+        raise
+
+
+def read_progress(run: RunDirectory) -> tuple[str | None, int | None]:
+    """Return stage and step of the last checkpoint, as status.json has them."""
+    try:
+        status = json.loads((run.path / directory.STATUS).read_text())
+        return status["stage"], status["step"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None, None
+
+
+class LogFile(logging.FileHandler):
+    """A log that a full disk cuts short in silence: another part tells the user, in three lines."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+
+@contextmanager
+def copy_log(path: Path) -> Iterator[None]:
+    """Copy what the logger says, tracebacks included, to the run's log."""
+    with files.storage_errors(path):
+        handler = LogFile(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setLevel(logging.DEBUG)
+    before = logger.level
+    logger.setLevel(logging.DEBUG)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+        handler.close()

@@ -1,0 +1,243 @@
+"""One stage of a run, from its first step or its newest valid checkpoint to its last step.
+
+Between chunks: metrics to disk, validation when due, checkpoint when due, an end to what is not finite, and an
+answer to signals. None of these changes the numbers: only steps do, and they depend on nothing but their number.
+"""
+
+import logging
+import time
+from dataclasses import asdict, dataclass, replace
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from metarun import base, config, errors, hardware, signals, trees
+from metarun.assembly import Tasks
+from metarun.progress import Progress
+from metarun.runs import checkpoints
+from metarun.runs.checkpoints import Checkpoint
+from metarun.runs.directory import RunDirectory
+from metarun.stages import Stage, take_learner
+from metarun.training import learner_log, loop, optimizer
+from metarun.training.loop import Loop, Program, State
+from metarun.training.pace import Pace
+from metarun.training.validation import is_better, make_validation
+
+logger = logging.getLogger("metarun")
+
+CHECKPOINT_SECONDS = 60.0  # between two checkpoints, if the config gives no steps
+
+
+class Session(NamedTuple):
+    """What all stages of a run share."""
+
+    run: RunDirectory
+    devices: list[jax.Device]
+    tasks: Tasks  # on the first device
+    evaluation: config.Evaluation
+    checkpoint: config.Checkpoint
+    progress: Progress
+    stop: signals.StopRequest
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a checkpoint records beside the state, so that a resumed run is the uninterrupted one."""
+
+    step: int = 0
+    best: float | None = None  # the best validation so far
+    seconds: float = 0.0  # spent in training
+    metrics_bytes: int = 0  # length of metrics.jsonl
+
+
+class StageRun:
+    """The training of a stage, after the stages whose weights are `earlier`, from the checkpoint `begun`."""
+
+    def __init__(
+        self,
+        session: Session,
+        stage: Stage,
+        earlier: dict[str, base.Weights],
+        begun: Checkpoint | None = None,
+    ) -> None:
+        self.session, self.stage, self.begun = session, stage, begun
+        replicas = stage.axes.get("replica", 1)
+        mesh = hardware.make_mesh(session.devices, stage.training.tasks_per_step, replicas)
+        algorithm, chain = stage.build_algorithm(), optimizer.build(stage.training)
+        self.loop = Loop(algorithm, session.tasks.family.sample, chain, stage.training, mesh)
+        self.keys = hardware.share_out(stage.make_keys(), mesh)
+        self.data = hardware.replicate(session.tasks.data["train"], mesh)
+        self.earlier = hardware.share_out(earlier, mesh)
+        self.facts = Facts()
+        self.state: State
+        self.last_save = time.monotonic()
+
+    def train(self) -> base.Weights:
+        """Train to the last step, and return the weights that the stage ends with.
+
+        Raises:
+          DivergedError: the loss or an update is not finite; the checkpoints before it stay.
+          Stopped: a signal asked for it; the state is saved.
+        """
+        name, training, progress = self.stage.name, self.stage.training, self.session.progress
+        with self.session.run.checkpoints(name, self.session.checkpoint.keep) as self.saved:
+            self.restore()
+            logger.info("%s begins after step %d", name, self.facts.step)
+            tasks_per_step = training.tasks_per_step * len(self.stage.positions)
+            progress.stage_started(name, self.facts.step, training.steps, tasks_per_step)
+            if self.facts.step < training.steps:
+                self.advance_to_end()
+        progress.stage_ended(name)
+        logger.info("%s ended after %.1f s of training", name, self.facts.seconds)
+        return self.state.weights
+
+    def restore(self) -> None:
+        """Start the stage, or take up the checkpoint that it had reached.
+
+        A stage without steps left needs no memory of the optimizer, so its checkpoint may have been published without.
+        """
+        start = jax.jit(self.stage.make_start(self.session.tasks.family.sample))
+        remember = jax.jit(make_memory(self.loop, len(self.stage.axes)))
+        arguments = (self.data, self.keys, self.earlier)
+        if self.begun is None:
+            weights = start(*arguments)
+            self.refuse_not_finite(weights)
+            memory = remember(weights)
+        else:
+            shapes = jax.eval_shape(start, *arguments)
+            weights = checkpoints.load_weights(self.begun, shapes)
+            self.facts, memory = read_facts(self.begun), ()
+            if self.facts.step < self.stage.training.steps:
+                memory = checkpoints.load_memory(self.begun, jax.eval_shape(remember, shapes))
+        self.state = hardware.share_out(State(weights, memory), self.loop.mesh)
+
+    def refuse_not_finite(self, weights: base.Weights) -> None:
+        """Raise DivergedError if the stage begins with an infinity or a NaN: its steps may never look at it."""
+        all_finite = jax.jit(trees.all_finite)
+        if all_finite(weights):
+            return
+        finite = [bool(all_finite(take_learner(weights, position))) for position in self.stage.positions]
+        diverged = learner_log.name_diverged(self.stage, finite)
+        raise errors.DivergedError(
+            f"the stage {self.stage.name} begins with weights that are not finite{diverged}",
+            str(self.session.run.path),
+            "lower the rate of the steps that it is fitted by, such as adapted_lr, or look at earlier stages",
+        )
+
+    def advance_to_end(self) -> None:
+        """Run chunk after chunk, with what is due between them."""
+        program = loop.compile_program(self.loop, self.data, self.keys, self.state)
+        self.session.progress.compiled(self.stage.name, program.compile_seconds)
+        logger.info("%s compiled in %.1f s", self.stage.name, program.compile_seconds)
+        evaluation, pace = self.session.evaluation, Pace(self.stage.training.chunk)
+        self.validate = make_validation(self.stage, self.session.tasks, evaluation, self.session.devices[0])
+        while self.facts.step < self.stage.training.steps:
+            self.advance(program, pace)
+            best = self.is_due(evaluation.every) and self.note_validation()
+            if best or self.is_checkpoint_due() or self.session.stop.signal is not None:
+                self.save(best)
+            self.session.stop.check()
+
+    def advance(self, program: Program, pace: Pace) -> None:
+        """Run one chunk: it moves the state, writes its metrics to disk, and sets the pace of the next one."""
+        first = self.facts.step
+        periods = [self.session.evaluation.every, self.session.checkpoint.every]
+        ends = [(first // period + 1) * period for period in periods if period]
+        count = pace.next(first, [*ends, self.stage.training.steps])
+        started = time.perf_counter()
+        self.state, metrics, finite = program.run(self.state, first, count)
+        seconds = time.perf_counter() - started
+        steps = len(metrics["loss"])
+        self.session.run.metrics.append(learner_log.make_training_rows(self.stage, first, metrics))
+        if not finite.all():
+            self.session.run.metrics.sync()
+            raise self.make_divergence(first + steps, finite)
+        self.facts = replace(self.facts, step=first + steps, seconds=self.facts.seconds + seconds)
+        means = {name: float(column.mean()) for name, column in metrics.items()}
+        self.session.progress.advanced(self.stage.name, self.facts.step, steps, seconds, means)
+        pace.learn(steps, seconds)
+
+    def is_due(self, period: int | None) -> bool:
+        """Return whether the step is a multiple of the period."""
+        return period is not None and self.facts.step % period == 0
+
+    def is_checkpoint_due(self) -> bool:
+        """Return whether to save now: by steps, else by time, and always at the end."""
+        period = self.session.checkpoint.every
+        long_ago = period is None and time.monotonic() - self.last_save > CHECKPOINT_SECONDS
+        return self.is_due(period) or long_ago or self.facts.step == self.stage.training.steps
+
+    def save(self, best: bool) -> None:
+        """Save a checkpoint of this moment. The lines of metrics that it counts on are on disk before it."""
+        metrics = self.session.run.metrics
+        metrics.sync()
+        self.facts = replace(self.facts, metrics_bytes=metrics.size())
+        self.saved.save(self.facts.step, self.state.weights, self.state.memory, asdict(self.facts), best)
+        self.session.run.write_status("running", self.stage.name, self.facts.step)
+        self.last_save = time.monotonic()
+
+    def note_validation(self) -> bool:
+        """Measure the validation split and write a line for every learner; return whether it is the best so far.
+
+        The best of several learners is that of their mean: one checkpoint holds them all.
+        """
+        if self.validate is None:
+            return False
+        objective = self.session.tasks.family.problem.objective
+        learners = self.validate(self.state.weights)
+        head = {"step": self.facts.step, "mode": self.session.evaluation.modes[0]}
+        end = {"seconds": round(self.facts.seconds, 3)}
+        self.session.run.metrics.append(
+            learner_log.make_head(self.stage, position, "validation") | head | metrics | end
+            for position, metrics in zip(self.stage.positions, learners, strict=True)
+        )
+        means = {name: sum(metrics[name] for metrics in learners) / len(learners) for name in learners[0]}
+        logger.info("%s step %d, validation %s", self.stage.name, self.facts.step, means)
+        best = is_better(objective, means[objective.selection], self.facts.best)
+        if best:
+            self.facts = replace(self.facts, best=means[objective.selection])
+        self.session.progress.validated(self.stage.name, self.facts.step, means, best)
+        return best
+
+    def make_divergence(self, step: int, finite: np.ndarray) -> errors.DivergedError:
+        """Return what to say when a step is not finite; `finite` says it for each learner, [replica, member]."""
+        self.saved.wait()
+        newest = self.saved.newest_valid()
+        kept = f"the checkpoint of step {newest.step} is intact" if newest else "there is no checkpoint yet"
+        diverged = learner_log.name_diverged(self.stage, finite.ravel().tolist())
+        return errors.DivergedError(
+            f"the loss or the update is not finite in stage {self.stage.name}, step {step}{diverged}",
+            f"{self.session.run.path} ({kept})",
+            "lower algorithm.inner_lr or training.optimizer.learning_rate, or set training.clip_value or clip_norm",
+        )
+
+
+def make_memory(stage_loop: Loop, axes: int):
+    """Make weights -> the optimizer's memory before the first step, for all learners of a stage."""
+
+    def remember(weights: base.Weights):
+        return stage_loop.optimizer.init(weights.trained)
+
+    for _ in range(axes):
+        remember = jax.vmap(remember)
+    return remember
+
+
+def read_facts(checkpoint: Checkpoint) -> Facts:
+    """Return what a checkpoint recorded beside the state.
+
+    Raises:
+      CheckpointError: it was written by a version that recorded something else.
+    """
+    facts = dict(checkpoint.facts)
+    if isinstance(facts.get("best"), str):  # JSON has no infinity: "inf"
+        facts["best"] = float(facts["best"])
+    try:
+        return Facts(**facts)
+    except TypeError as error:
+        raise errors.CheckpointError(
+            f"the checkpoint records other facts than this version of metarun: {error}",
+            str(checkpoint.path),
+            "use the version in the run's environment.json, or train again",
+        ) from error

@@ -1,0 +1,216 @@
+"""The hypernetwork writes weights, the hybrid finishes them: closed forms, differences, and both their halves."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from helpers import builders, gradients, numpy_networks, trees
+from metarun import base, config, errors
+from metarun.algorithms import hypernetwork, maml
+from metarun.base import Episode, Examples, Weights
+from metarun.config import optimizers, schema
+from metarun.training import optimizer
+
+pytestmark = pytest.mark.usefixtures("in_float64")
+
+KEY = jax.random.key(0)  # the outer loss uses no random numbers
+RATE = 0.07  # α
+PROBLEM = builders.regression_problem(3, 2)
+PICTURES = builders.make_problem(base.Spec((4, 4, 1), 2, "numbers"))
+TURNS = (("encoder", "generator"), ("params",))
+FORMS = ["all", "head", "head_and_modulation"]
+
+
+def examples(seed: int, spec: base.Spec, count: int = 5) -> Examples:
+    generator = np.random.default_rng(seed)
+    inputs = generator.standard_normal((count, *spec.input_shape))
+    return Examples(jnp.asarray(inputs), jnp.asarray(generator.standard_normal((count, spec.output_size))))
+
+
+def episode(spec: base.Spec) -> Episode:
+    return Episode(examples(0, spec), examples(1, spec))
+
+
+def network(name: str = "mlp") -> tuple[base.Model, Episode]:
+    """A small smooth network, modulated layer by layer where it is modulated, and an episode."""
+    spec = PICTURES.spec if name == "conv4" else PROBLEM.spec
+    small = {"hidden": (4,), "activation": "tanh", "modulation": "features", "depth": 1, "width": 2}
+    return builders.build_model(name, spec, **small), episode(spec)
+
+
+def build(model: base.Model, problem: base.Problem = PROBLEM, **options) -> base.Algorithm:
+    small = {"inner_lr": RATE, "width": 5, "embed": 3, "condition": 2}
+    return hypernetwork.build(hypernetwork.Config(**{**small, **options}), model, problem)
+
+
+def start(algorithm: base.Algorithm, episode: Episode):
+    """Trained weights of random numbers."""
+    episodes = jax.tree.map(lambda leaf: leaf[None], episode)
+    shapes = jax.eval_shape(lambda: algorithm.init(KEY, episodes, {})).trained
+    return gradients.to_float64(jax.tree.map(lambda leaf: leaf / 3, trees.normal_like(shapes, 5)))
+
+
+def outer_of(algorithm: base.Algorithm, episode: Episode):
+    return lambda trained: algorithm.loss(Weights(trained), episode, KEY, 0.0)[0]
+
+
+@pytest.mark.parametrize("writes", FORMS)
+def test_the_second_order_gradient_through_start_and_steps_is_that_of_differences(writes):
+    model, task = network()
+    algorithm = build(model, writes=writes, inner_steps=2, learned_lr="layer")
+    trained = start(algorithm, task)
+    outer = outer_of(algorithm, task)
+    gradients.assert_gradient_is_that_of(outer, jax.jit(jax.grad(outer))(trained), trained)
+
+
+def test_what_is_written_is_the_sum_of_the_shared_weights_and_the_generators_numbers():
+    model, task = network()
+    algorithm = build(model)
+    trained = start(algorithm, task)
+    pairs = np.concatenate([task.support.inputs, task.support.targets], axis=1)
+    read = np.maximum(numpy_networks.perceptron(trained["encoder"]["pair"], pairs), 0).mean(axis=0)
+    flat = numpy_networks.perceptron(
+        trained["generator"], numpy_networks.perceptron(trained["encoder"]["whole"], read)
+    )
+    found = algorithm.adapt(Weights(trained), task.support).params
+    offsets = jax.tree.map(jnp.subtract, found, trained["params"])
+    np.testing.assert_allclose(np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(offsets)]), flat)
+
+
+def test_the_weights_do_not_depend_on_the_order_of_the_support():
+    model, task = network()
+    algorithm = build(model)
+    weights = Weights(start(algorithm, task))
+    shuffled = jax.tree.map(lambda leaf: leaf[np.array([3, 1, 4, 0, 2])], task.support)
+    found, moved = (algorithm.adapt(weights, support).params for support in (task.support, shuffled))
+    trees.assert_close(found, moved, rtol=1e-12)
+
+
+def test_with_a_silent_generator_the_hybrid_is_maml():
+    model, task = network()
+    algorithm = build(model, inner_steps=3)
+    trained = start(algorithm, task)
+    trained["generator"] = jax.tree.map(jnp.zeros_like, trained["generator"])
+    plain = maml.build(maml.Config(inner_steps=3, inner_lr=RATE), model, PROBLEM)
+    expected = plain.adapt(Weights(trained["params"]), task.support).params
+    trees.assert_close(algorithm.adapt(Weights(trained), task.support).params, expected, rtol=1e-12)
+
+
+def test_the_hybrid_is_maml_from_the_start_that_the_hypernetwork_writes():
+    model, task = network()
+    alone, hybrid = build(model), build(model, inner_steps=3)
+    trained = start(alone, task)
+    written = alone.adapt(Weights(trained), task.support).params
+    plain = maml.build(maml.Config(inner_steps=3, inner_lr=RATE), model, PROBLEM)
+    expected = plain.adapt(Weights(written), task.support).params
+    trees.assert_close(hybrid.adapt(Weights(trained), task.support).params, expected, rtol=1e-12)
+
+
+def test_without_inner_steps_the_step_size_is_of_no_account():
+    model, task = network()
+    weights = Weights(start(build(model), task))
+    learners = [build(model, inner_lr=rate).adapt(weights, task.support) for rate in (5.0, 0.1)]
+    trees.assert_equal(*learners)
+
+
+@pytest.mark.parametrize("writes", ["head", "head_and_modulation"])
+def test_only_the_head_is_written_where_the_head_is_named(writes):
+    model, task = network()
+    algorithm = build(model, writes=writes)
+    trained = start(algorithm, task)
+    learner = algorithm.adapt(Weights(trained), task.support)
+    assert trees.differ(learner.params["head"], trained["params"]["head"])
+    for name in trained["params"].keys() - {"head"}:
+        trees.assert_equal(learner.params[name], trained["params"][name])
+    assert (learner.condition is None) == (writes == "head")
+    assert writes == "head" or learner.condition.shape == (2,)  # `condition`
+
+
+def test_every_array_descends_at_its_own_learned_rate():
+    model, task = network()
+    trained = start(build(model), task)
+    rates = {name: jax.tree.map(lambda leaf: 0.0, layer) for name, layer in trained["params"].items()}
+    rates["head"]["bias"] = 2 * RATE
+    written = build(model).adapt(Weights(trained), task.support).params
+    twice = build(model, inner_steps=1, inner_lr=2 * RATE).adapt(Weights(trained), task.support).params
+    learner = build(model, inner_steps=1, learned_lr="layer").adapt(
+        Weights(trained | {"rates": rates}), task.support
+    )
+    expected = written | {"head": written["head"] | {"bias": twice["head"]["bias"]}}
+    trees.assert_close(learner.params, expected, rtol=1e-12)
+
+
+def test_the_maps_of_the_modulation_do_not_adapt_and_the_layers_do():
+    model, task = network("conv4")
+    algorithm = build(model, PICTURES, writes="head_and_modulation", inner_steps=2)
+    trained = start(algorithm, task)
+    block = algorithm.adapt(Weights(trained), task.support).params["blocks_0"]
+    trees.assert_equal(block["Modulation_0"], trained["params"]["blocks_0"]["Modulation_0"])
+    assert trees.differ(block["kernel"], trained["params"]["blocks_0"]["kernel"])
+
+
+def test_a_model_that_takes_no_condition_is_refused():
+    spec = base.Spec((3,), 2, "numbers")
+    algorithm = build(builders.build_model("affine", spec), writes="head_and_modulation")
+    with pytest.raises(errors.ConfigError, match="takes no condition"):
+        algorithm.init(KEY, jax.tree.map(lambda leaf: leaf[None], episode(spec)), {})
+
+
+def descend(outer, trained, rate: float, turns=()):
+    """What one step of plain descent makes of the trained."""
+    sgd = config.Selection("sgd", optimizers.SGD(learning_rate=rate))
+    chain = optimizer.build(config.Training(steps=1, optimizer=sgd, turns=turns))
+    return chain.step(lambda x: (jax.grad(outer)(x), {"loss": 0.0}), trained, chain.init(trained)).trained
+
+
+def test_in_turns_the_generator_steps_first_and_the_shared_weights_through_what_it_then_writes():
+    """The proposal's update: φ by ∇_φ L_Q(θ_K), then θ by ∇_θ of the same at the new φ."""
+    model, task = network()
+    outer = jax.jit(outer_of(build(model, inner_steps=2), task))
+    trained = start(build(model, inner_steps=2), task)
+    first, rate = {name: trained[name] for name in ("encoder", "generator")}, 0.1
+    slope = jax.grad(lambda phi: outer(phi | {"params": trained["params"]}))(first)
+    phi = jax.tree.map(lambda x, g: x - rate * g, first, slope)
+    slope = jax.grad(lambda theta: outer(phi | {"params": theta}))(trained["params"])
+    expected = phi | {"params": jax.tree.map(lambda x, g: x - rate * g, trained["params"], slope)}
+    trees.assert_close(descend(outer, trained, rate, TURNS), expected, rtol=1e-9)
+
+
+def test_updating_in_turns_differs_from_updating_at_once_by_the_square_of_the_rates():
+    """With rates ten times smaller, by a hundredth."""
+    model, task = network()
+    outer = jax.jit(outer_of(build(model, inner_steps=2), task))
+    trained = start(build(model, inner_steps=2), task)
+
+    def gap(rate: float) -> float:
+        moved, together = descend(outer, trained, rate, TURNS), descend(outer, trained, rate)
+        return float(optax.tree.norm(jax.tree.map(jnp.subtract, moved, together)))
+
+    assert gap(1e-4) > 0
+    np.testing.assert_allclose(gap(1e-4) / gap(1e-5), 100, rtol=0.02)
+
+
+def updates(*part_rates: schema.PartRate, **options):
+    """Return the updates of one outer step, for a gradient that differs from number to number."""
+    trained = {"params": {"kernel": jnp.ones(3)}, "generator": [jnp.ones(2)]}
+    transformation = optimizer.make_transformation(
+        config.Training(steps=10, part_rates=part_rates, **options)
+    )
+    gradient = jax.tree.map(lambda leaf: leaf * jnp.arange(1.0, leaf.size + 1), trained)
+    return transformation.update(gradient, transformation.init(trained), trained)[0]
+
+
+def test_a_factor_is_a_learning_rate_of_a_parts_own():
+    slow = config.Selection("adam", optimizers.Adam(learning_rate=2e-4))
+    plain, slowed = updates(), updates(optimizer=slow)
+    found = updates(schema.PartRate("generator", 0.2))
+    trees.assert_equal(found["params"], plain["params"])
+    trees.assert_close(found["generator"], slowed["generator"], rtol=1e-12)
+
+
+def test_a_part_that_is_not_trained_is_refused_with_those_that_are():
+    with pytest.raises(errors.ConfigError, match="no part generatr") as refused:
+        updates(schema.PartRate("generatr", 0.2))
+    assert "params, generator" in refused.value.remedy

@@ -1,0 +1,163 @@
+"""The implicit gradient against its closed form on a quadratic, and against a long unrolled inner loop; its memory."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from helpers import builders, gradients
+from metarun import base
+from metarun.algorithms import imaml, maml
+from metarun.base import Episode, Examples, Weights
+
+KEY = jax.random.key(0)  # the outer loss uses no random numbers
+PROXIMITY = 0.7  # λ
+
+
+def linear_model() -> base.Model:
+    """f(x) = x·θ: every loss is a quadratic in θ."""
+
+    def apply(params, inputs, *, condition=None, reference=None):
+        return inputs @ params
+
+    return base.Model(lambda key, inputs: jnp.zeros((inputs.shape[1], 1)), apply, apply)
+
+
+def random_examples(seed: int, count: int, features: int = 4) -> Examples:
+    generator = np.random.default_rng(seed)
+    return Examples(generator.standard_normal((count, features)), generator.standard_normal((count, 1)))
+
+
+def on_device(*parts: Examples) -> Episode:
+    return jax.tree.map(jnp.asarray, Episode(*parts))
+
+
+def gradient(algorithm: base.Algorithm, start, episode: Episode):
+    return jax.jit(jax.grad(lambda start: algorithm.loss(Weights(start), episode, KEY, 0.0)[0]))(start)
+
+
+class Quadratic:
+    """A support and a query of a linear model; H = 2XᵀX/n."""
+
+    support, query = random_examples(0, 6), random_examples(1, 5)
+    start = np.random.default_rng(2).standard_normal((4, 1))
+    hessian = 2 * support.inputs.T @ support.inputs / 6
+
+    def solution(self):
+        """φ* of (H + λI) φ* = 2Xᵀy/n + λθ."""
+        right = 2 * self.support.inputs.T @ self.support.targets / 6 + PROXIMITY * self.start
+        return np.linalg.solve(self.hessian + PROXIMITY * np.eye(4), right)
+
+    def outer_gradient(self, damping: float = 0.0):
+        """((1 + d)I + H/λ)⁻¹ ∇L_Q(φ*)."""
+        left = self.query.inputs @ self.solution() - self.query.targets
+        slope = 2 * self.query.inputs.T @ left / 5
+        return np.linalg.solve((1 + damping) * np.eye(4) + self.hessian / PROXIMITY, slope)
+
+
+def exactly(**options) -> base.Algorithm:
+    """Both solvers run until they are done."""
+    given = {
+        "inner_steps": 3000,
+        "inner_lr": 0.1,
+        "tolerance": 1e-12,
+        "cg_steps": 20,
+        "cg_tolerance": 1e-12,
+        "proximity": PROXIMITY,
+    }
+    return imaml.build(imaml.Config(**{**given, **options}), linear_model(), builders.regression_problem(4))
+
+
+@pytest.mark.parametrize("damping", [0.0, 1.0])
+def test_on_a_quadratic_learner_and_gradient_have_their_closed_form(damping):
+    with gradients.float64():
+        problem, algorithm = Quadratic(), exactly(damping=damping)
+        start, episode = jnp.asarray(problem.start), on_device(problem.support, problem.query)
+        learner = jax.jit(algorithm.adapt)(Weights(start), episode.support)
+        np.testing.assert_allclose(learner.params, problem.solution(), atol=1e-10)
+        found = gradient(algorithm, start, episode)
+        np.testing.assert_allclose(found, problem.outer_gradient(damping), atol=1e-9)
+
+
+def test_in_single_precision_the_gradient_on_a_quadratic_is_exact_to_1e_5():
+    problem = Quadratic()
+    start, episode = jnp.float32(problem.start), on_device(problem.support, problem.query)
+    found = gradient(exactly(tolerance=1e-6, cg_tolerance=1e-7), start, episode)
+    np.testing.assert_allclose(found, problem.outer_gradient(), atol=1e-5)
+
+
+def test_the_gradient_is_that_of_differences_of_the_solved_problem_of_a_network():
+    with gradients.float64():
+        model = builders.build_model(
+            "mlp", builders.regression_problem(4).spec, hidden=(3,), activation="tanh"
+        )
+        options = {"inner_steps": 4000, "tolerance": 1e-11, "cg_steps": 30, "cg_tolerance": 1e-12}
+        config = imaml.Config(inner_lr=0.1, proximity=2.0, **options)
+        algorithm = imaml.build(config, model, builders.regression_problem(4))
+        episode = on_device(random_examples(0, 6), random_examples(1, 5))
+        start = gradients.to_float64(jax.jit(model.init)(KEY, episode.support.inputs))
+
+        def outer(start):
+            return algorithm.loss(Weights(start), episode, KEY, 0.0)[0]
+
+        gradients.assert_gradient_is_that_of(outer, jax.jit(jax.grad(outer))(start), start)
+
+
+def test_the_solver_stops_at_the_tolerance_and_says_how_far_it_is():
+    with gradients.float64():
+        problem = Quadratic()
+        start, episode = jnp.asarray(problem.start), on_device(problem.support, problem.query)
+
+        def left(**options):
+            return float(exactly(**options).loss(Weights(start), episode, KEY, 0.0)[1]["inner_gradient_norm"])
+
+        assert 1e-5 < left(tolerance=1e-3) <= 1e-3
+        assert left(inner_steps=2) > 1e-2
+
+
+def test_a_first_rate_far_too_large_is_shortened_until_the_problem_is_solved():
+    with gradients.float64():
+        problem = Quadratic()
+        support = jax.tree.map(jnp.asarray, problem.support)
+        learner = exactly(inner_lr=1e4).adapt(Weights(jnp.asarray(problem.start)), support)
+        np.testing.assert_allclose(learner.params, problem.solution(), atol=1e-10)
+
+
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("options", [{"cg_steps": 1}, {"cg_tolerance": 0.5}], ids=str)
+def test_conjugate_gradients_stop_after_their_steps_or_at_their_tolerance(options):
+    """The first step is that of steepest descent: s·(sᵀs)/(sᵀAs), for the query gradient s and the matrix A."""
+    problem, algorithm = Quadratic(), exactly(**options)
+    episode = on_device(problem.support, problem.query)
+    matrix = np.eye(4) + problem.hessian / PROXIMITY
+    slope = matrix @ problem.outer_gradient()
+    step = slope * (slope.T @ slope) / (slope.T @ matrix @ slope)
+    assert np.linalg.norm(slope - matrix @ step) < 0.5 * np.linalg.norm(slope)
+    found = gradient(algorithm, jnp.asarray(problem.start), episode)
+    np.testing.assert_allclose(found, step, rtol=1e-8)
+
+
+def test_without_inner_steps_nothing_is_adapted():
+    with gradients.float64():
+        problem = Quadratic()
+        support = jax.tree.map(jnp.asarray, problem.support)
+        learner = exactly(inner_steps=0).adapt(Weights(jnp.asarray(problem.start)), support)
+        np.testing.assert_array_equal(learner.params, problem.start)
+
+
+def peak_bytes(module, steps: int, **options) -> int:
+    """Working memory of the compiled outer gradient."""
+    problem = builders.regression_problem(16)
+    model = builders.build_model("mlp", problem.spec, hidden=(32, 32))
+    algorithm = module.build(module.Config(inner_steps=steps, **options), model, problem)
+    episode = jax.tree.map(jnp.float32, Episode(random_examples(0, 64, 16), random_examples(1, 64, 16)))
+    params = jax.eval_shape(model.init, KEY, episode.support.inputs)
+    outer = jax.jit(jax.grad(lambda params: algorithm.loss(Weights(params), episode, KEY, 0.0)[0]))
+    return outer.lower(params).compile().memory_analysis().temp_size_in_bytes
+
+
+def test_memory_does_not_grow_with_the_inner_steps_while_that_of_maml_does():
+    implicit = [peak_bytes(imaml, steps) for steps in (5, 50)]
+    through = [peak_bytes(maml, steps, loop="scan") for steps in (5, 50)]
+    assert implicit[1] == implicit[0]
+    assert through[1] > 3 * through[0]

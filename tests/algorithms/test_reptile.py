@@ -1,0 +1,126 @@
+"""Reptile's gradient is the way that the inner loop goes; its mini-batches go through the examples."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from helpers import builders, trees
+from metarun import base
+from metarun.algorithms import reptile
+from metarun.base import Episode, Examples, Weights
+
+pytestmark = pytest.mark.usefixtures("in_float64")
+
+KEY = jax.random.key(0)
+RATE = 0.07  # of the inner optimizer
+
+
+def linear_model() -> base.Model:
+    """f(x) = x·θ."""
+
+    def apply(params, inputs, *, condition=None, reference=None):
+        return inputs @ params
+
+    return base.Model(lambda key, inputs: jnp.zeros((inputs.shape[1], 1)), apply, apply)
+
+
+def examples(seed: int, count: int) -> Examples:
+    generator = np.random.default_rng(seed)
+    shapes = (count, 2), (count, 1)
+    return Examples(*(jnp.asarray(generator.standard_normal(shape)) for shape in shapes))
+
+
+def episode() -> Episode:
+    return Episode(examples(0, 4), examples(1, 6))
+
+
+START = np.array([[0.5], [-1.0]])
+
+
+def build(**options) -> base.Algorithm:
+    config = reptile.Config(**{"inner_steps": 3, "inner_lr": RATE, **options})
+    return reptile.build(config, linear_model(), builders.regression_problem(2))
+
+
+def slope(params, inputs, targets):
+    """The gradient of the mean squared error, by hand."""
+    return 2 * inputs.T @ (inputs @ params - targets) / len(inputs)
+
+
+def descended(params, batches):
+    for inputs, targets in batches:
+        params = params - RATE * slope(params, inputs, targets)
+    return params
+
+
+def everything() -> tuple:
+    return tuple(map(np.concatenate, zip(episode().support, episode().query, strict=True)))
+
+
+@pytest.mark.parametrize("loop", ["scan", "unroll"])
+@pytest.mark.parametrize("trains_on", ["all", "support"])
+def test_the_gradient_is_the_way_back_from_where_the_inner_loop_ends(trains_on, loop):
+    algorithm = build(trains_on=trains_on, loop=loop)
+    outer = jax.value_and_grad(lambda params: algorithm.loss(Weights(params), episode(), KEY, 0.0)[0])
+    loss, gradient = jax.jit(outer)(jnp.asarray(START))
+    way = START - descended(START, 3 * [everything() if trains_on == "all" else episode().support])
+    np.testing.assert_allclose(gradient, way, rtol=1e-12)
+    np.testing.assert_allclose(loss, 0.5 * np.sum(way**2), rtol=1e-12)
+
+
+def test_gradient_descent_with_rate_epsilon_on_the_loss_is_reptiles_outer_step():
+    algorithm, start = build(), jnp.asarray(START)
+    gradient = jax.jit(jax.grad(lambda params: algorithm.loss(Weights(params), episode(), KEY, 0.0)[0]))(
+        start
+    )
+    updates, _ = optax.sgd(0.25).update(gradient, optax.sgd(0.25).init(start))
+    end = descended(START, 3 * [everything()])
+    np.testing.assert_allclose(optax.apply_updates(start, updates), START + 0.25 * (end - START), rtol=1e-12)
+
+
+def test_every_pass_of_the_mini_batches_has_every_example_once_in_an_order_of_its_own():
+    batches = np.asarray(reptile.draw_passes(KEY, count=6, size=4, steps=6))
+    assert batches.shape == (6, 4)
+    passes = batches.reshape(4, 6)
+    np.testing.assert_array_equal(np.sort(passes, axis=1), np.tile(np.arange(6), (4, 1)))
+    assert len({tuple(row) for row in passes}) > 1
+
+
+def test_the_inner_loop_descends_the_mini_batches_of_the_key():
+    algorithm, (inputs, targets) = build(inner_batch=4), everything()
+    batches = np.asarray(reptile.draw_passes(KEY, count=10, size=4, steps=3))
+    way = START - descended(START, [(inputs[rows], targets[rows]) for rows in batches])
+    gradient = jax.jit(jax.grad(lambda params, key: algorithm.loss(Weights(params), episode(), key, 0.0)[0]))
+    np.testing.assert_allclose(gradient(jnp.asarray(START), KEY), way, rtol=1e-12)
+    assert trees.differ(gradient(jnp.asarray(START), jax.random.key(1)), gradient(jnp.asarray(START), KEY))
+
+
+def test_adaptation_sees_the_support_alone_and_a_batch_of_more_examples_than_there_are_is_all_of_them():
+    for options in ({}, {"inner_batch": 4}, {"inner_batch": 9}):
+        learner = build(**options).adapt(Weights(jnp.asarray(START)), episode().support)
+        np.testing.assert_allclose(learner.params, descended(START, 3 * [episode().support]), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "transformation"),
+    [
+        ("momentum", optax.sgd(RATE, momentum=0.9)),
+        ("adam", optax.adam(RATE)),
+        ("adam_without_momentum", optax.adam(RATE, b1=0.0)),
+        ("rmsprop", optax.rmsprop(RATE, decay=0.9, eps=1e-16)),
+    ],
+)
+def test_inner_optimizers_are_optaxs_of_the_same_name(name, transformation):
+    learner = build(inner_optimizer=name).adapt(Weights(jnp.asarray(START)), episode().support)
+    params, memory = START, transformation.init(START)
+    for _ in range(3):
+        updates, memory = transformation.update(slope(params, *episode().support), memory)
+        params = params + updates
+    np.testing.assert_allclose(learner.params, params, rtol=1e-8)
+
+
+def test_without_inner_steps_nothing_is_adapted():
+    learner = build(inner_steps=0, inner_batch=2).adapt(Weights(jnp.asarray(START)), episode().support)
+    np.testing.assert_array_equal(learner.params, START)

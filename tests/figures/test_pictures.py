@@ -1,0 +1,157 @@
+"""The pictures of a run: that they are pictures, of the right size, whatever the numbers are."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from helpers.runs import BOTH, SINGLE, train
+from metarun import assembly
+from metarun.figures import canvas, metric_curves, run_pictures
+
+
+def assert_picture(path: Path, width: int, height: int) -> None:
+    """Check that a PNG has that many pixels and something in it."""
+    with Image.open(path) as image:
+        image.load()
+        assert image.format == "PNG"
+        assert image.size == (width, height)
+        assert np.unique(np.asarray(image.convert("L"))).size > 10
+
+
+def row(step: int, split: str = "train", **values) -> dict:
+    return {"stage": "maml", "replica": 0, "split": split, "step": step, **values}
+
+
+def validated(step: int, loss, half=0.1, **values) -> dict:
+    return row(step, "validation", mode="inductive", loss=loss, loss_ci95=half, seconds=1.0, **values)
+
+
+def draw(rows: list[dict], selection: str = "loss") -> Figure:
+    """Return the figure of the curves."""
+    figure = Figure()
+    metric_curves.draw_curves(figure, rows, selection)
+    return figure
+
+
+def test_a_run_with_validation_leaves_curves_and_an_episode(tmp_path):
+    folder = train(tmp_path / "run", SINGLE, "evaluation.inner_steps=[0, 3]") / "pictures"
+    assert {path.name for path in folder.iterdir()} == {"maml-curves.png", "maml-episode.png"}
+    assert_picture(folder / "maml-curves.png", 1080, 456)
+    assert_picture(folder / "maml-episode.png", 960, 540)
+
+
+def test_a_run_without_validation_leaves_the_curves_of_training(tmp_path, monkeypatch):
+    def build_without_picture(selection, build=assembly.build_family):
+        return build(selection)._replace(draw=None)
+
+    monkeypatch.setattr(assembly, "build_family", build_without_picture)
+    folder = train(tmp_path / "run", SINGLE, "evaluation.every=null") / "pictures"
+    assert [path.name for path in folder.iterdir()] == ["maml-curves.png"]  # and no episode of such a family
+    assert_picture(folder / "maml-curves.png", 1080, 456)
+
+
+def collect_predictors(path, monkeypatch, *overrides: str) -> dict:
+    """Return what the picture of an episode is drawn with."""
+    seen = {}
+
+    def keep(*arguments, make=run_pictures.make_predictors):
+        seen.update(make(*arguments))
+        return dict(seen)
+
+    monkeypatch.setattr(run_pictures, "make_predictors", keep)
+    train(path, SINGLE, *overrides)
+    return seen
+
+
+def test_predictors_are_sorted_by_their_inner_steps(tmp_path, monkeypatch):
+    seen = collect_predictors(
+        tmp_path / "run", monkeypatch, "training.steps=4", "evaluation.inner_steps=[10, 2]"
+    )
+    assert list(seen) == [0, 1, 2, 10]
+    assert all(predict(np.zeros((3, 1), np.float32)).shape == (3, 1) for predict in seen.values())
+
+
+def test_a_learner_without_inner_steps_has_one_predictor_without_a_number(tmp_path, monkeypatch):
+    seen = collect_predictors(tmp_path / "run", monkeypatch, "training.steps=1", "algorithm={name: pretrain}")
+    assert list(seen) == [None]
+
+
+def test_pictures_are_of_the_first_replica_and_member(tmp_path):
+    both = train(tmp_path / "run", BOTH)
+    assert {file.name for file in (both / "pictures").iterdir()} == {
+        f"{stage}-{kind}.png" for stage in ("base", "other") for kind in ("curves", "episode")
+    }
+
+
+def test_each_metric_of_validation_has_a_panel_the_selecting_one_first():
+    rows = [row(1, loss=1.0, accuracy=0.2), validated(1, 1.1, accuracy=0.3, accuracy_ci95=0.1)]
+    labels = [axes.get_ylabel() for axes in draw(rows, "accuracy").axes]
+    assert labels == ["accuracy", "loss"]
+
+
+def test_training_alone_shows_all_its_metrics():
+    rows = [row(step, loss=1.0 / step, gradient_norm=2.0) for step in range(1, 5)]
+    assert [axes.get_ylabel() for axes in draw(rows).axes] == ["loss", "gradient_norm"]
+
+
+def test_many_metrics_have_panels_that_are_wide_enough_for_their_labels(tmp_path):
+    """Eight members of a fusion: ten metrics. A layout that does not fit is a warning, and warnings are errors here."""
+    values = {f"weight_{member}": 0.125 for member in range(8)}
+    rows = [row(step, loss=1.0 / step, gradient_norm=2.0, **values) for step in range(1, 5)]
+    path, size = tmp_path / "pictures/curves.png", metric_curves.measure_curves(rows, "loss")
+    shown: list[Figure] = []
+
+    def draw_curves(figure) -> None:
+        shown.append(figure)
+        metric_curves.draw_curves(figure, rows, "loss")
+
+    canvas.write_figure(path, draw_curves, size)
+    drawn = [axes for axes in shown[0].axes if axes.axison]
+    assert len(drawn) == 10
+    assert min(axes.get_position().width * size[0] for axes in drawn) > 1.5  # inches
+    assert_picture(path, 1080, 4 * 456)
+
+
+def test_of_very_many_metrics_the_first_are_drawn():
+    names = [f"weight_{member}" for member in range(100)]
+    assert len(draw([row(1, loss=1.0, **dict.fromkeys(names, 0.01))]).axes) == metric_curves.PANELS
+
+
+def test_a_stage_of_one_step_shows_it():
+    (line,) = draw([row(1, loss=0.5)]).axes[0].get_lines()
+    assert line.get_marker() == "o"
+
+
+def test_long_curves_are_drawn_as_means_of_equal_parts():
+    steps, means = metric_curves.thin(np.stack([np.arange(1000.0), np.arange(1000.0) % 5], axis=1))
+    assert len(steps) == metric_curves.POINTS
+    np.testing.assert_allclose(means, 2.0)
+    assert (np.diff(steps) > 0).all()
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", math.nan, math.inf])
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_numbers_that_are_not_finite_do_not_hinder_a_picture(tmp_path, value, everywhere):
+    """As metrics.jsonl holds them: spelled as words."""
+    good = value if everywhere else 0.5
+    rows = [row(1, loss=good), row(2, loss=value), validated(2, value, value), validated(4, good, good)]
+    path = tmp_path / "pictures/curves.png"
+    canvas.write_figure(path, lambda figure: metric_curves.draw_curves(figure, rows, "loss"))
+    assert_picture(path, 960, 540)
+
+
+def test_a_run_without_a_line_of_metrics_is_an_empty_figure(tmp_path):
+    path = tmp_path / "pictures/curves.png"
+    canvas.write_figure(path, lambda figure: metric_curves.draw_curves(figure, [], "loss"))
+    assert path.is_file()
+
+
+def test_only_the_lines_of_a_stage_are_in_its_curves():
+    rows = [
+        row(number, loss=1.0) | {"stage": name} for number, name in enumerate(("first", "second", "first"))
+    ]
+    assert [line["step"] for line in run_pictures.select_rows("first", rows)] == [0, 2]

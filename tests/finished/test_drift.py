@@ -1,0 +1,190 @@
+"""`metarun online`: streams of drifting tasks, the learners that follow them, and what is refused."""
+
+import itertools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from helpers import builders
+from helpers.builders import build_task
+from helpers.runs import SINGLE, train
+from helpers.trees import assert_equal
+from metarun import base, cli, errors, plugins
+from metarun.finished import drift
+from metarun.finished.drift import Stream
+from metarun.finished.finished_run import find_run
+
+KEY = jax.random.key(3)
+OTHER = jax.random.key(4)
+
+
+def make_examples(value) -> base.Examples:
+    """Make two examples with this target."""
+    return base.Examples(jnp.zeros((2, 1)), jnp.full((2, 1), value))
+
+
+def draw_position(data, task_key, position, examples_key) -> base.Episode:
+    """Draw an episode whose target is the position itself."""
+    return base.Episode(make_examples(position), make_examples(position))
+
+
+def sample(data, key) -> base.Episode:
+    """Draw an episode at position 0."""
+    return draw_position(data, key, 0.0, key)
+
+
+FAMILY = base.TaskFamily({"test": ()}, sample, builders.regression_problem(), drift=draw_position)
+MEAN = base.Algorithm(  # answers with the mean target; an update moves half of the way to the newest
+    init=lambda key, episodes, earlier: base.Weights(()),
+    loss=lambda weights, episode, key, progress: (0.0, {}),
+    adapt=lambda weights, support: support.targets.mean(),
+    predict=lambda learner, inputs: jnp.full((inputs.shape[0], 1), learner),
+    update=lambda weights, learner, support: 0.5 * (learner + support.targets.mean()),
+)
+
+
+def follow(algorithm: base.Algorithm, speed: float, times: int):
+    """Follow one stream of the family."""
+    function = drift.make_follow(algorithm, FAMILY, Stream(times, speed))
+    return function(base.Weights(()), (), KEY)
+
+
+def test_each_learner_answers_before_it_sees_the_support_and_after():
+    speed, times = 0.5, np.arange(1, 5)
+    scores = follow(MEAN, speed, 4)
+    np.testing.assert_allclose(scores["kept"]["before"]["loss"], (speed * times) ** 2, rtol=1e-6)
+    np.testing.assert_allclose(scores["kept"]["after"]["loss"], (speed * times) ** 2, rtol=1e-6)
+    np.testing.assert_allclose(scores["restarted"]["before"]["loss"], speed**2, rtol=1e-6)
+    np.testing.assert_allclose(scores["restarted"]["after"]["loss"], 0.0, atol=1e-12)
+    lag = speed * (1 - 0.5**times)  # of a learner that halves its distance at every time
+    np.testing.assert_allclose(scores["continued"]["after"]["loss"], lag**2, rtol=1e-5)
+    np.testing.assert_allclose(scores["continued"]["before"]["loss"], (2 * lag) ** 2, rtol=1e-5)
+
+
+def test_an_algorithm_that_cannot_go_on_has_no_continued_learner():
+    assert set(follow(MEAN._replace(update=None), 0.5, 2)) == {"kept", "restarted"}
+
+
+def test_a_sinusoid_drifts_on_a_straight_line_between_independent_tasks():
+    family = build_task("sinusoid")
+    facts = [family.drift((), KEY, jnp.array(position), OTHER).facts for position in (2.0, 2.25, 3.0)]
+    for name in ("amplitude", "phase"):
+        start, between, end = (float(values[name]) for values in facts)
+        assert start != end
+        np.testing.assert_allclose(between, 0.75 * start + 0.25 * end, rtol=1e-5)
+
+
+def test_omniglot_replaces_one_class_after_another():
+    family = build_task("omniglot", ways=4, queries=2)
+    data = jax.tree.map(jnp.asarray, family.data["train"])
+    classes = jax.jit(lambda position: family.drift(data, KEY, position, OTHER).facts["class"])
+    seen = [np.asarray(classes((number + 0.5) / 4)) for number in range(9)]
+    for before, after in itertools.pairwise(seen):
+        assert len(set(after)) == 4
+        assert (before != after).sum() == 1
+    assert not set(seen[0]) & set(seen[4])
+
+
+@pytest.mark.parametrize("name", ["sinusoid", "omniglot"])
+def test_an_episode_on_the_path_looks_as_any_other(name):
+    family = build_task(name)
+    data = jax.tree.map(jnp.asarray, family.data["test"])
+    sampled = jax.eval_shape(family.sample, data, KEY)
+    drifted = jax.eval_shape(family.drift, data, KEY, jax.ShapeDtypeStruct((), jnp.float32), OTHER)
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), sampled) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), drifted
+    )
+
+
+def build(name: str, **options) -> tuple[base.Algorithm, base.TaskFamily]:
+    family = build_task("sinusoid", shots=4, queries=4)
+    model = plugins.load("model", "mlp")
+    module = plugins.load("algorithm", name)
+    network = model.build(model.Config(hidden=(8,)), family.problem.spec)
+    return module.build(module.Config(**options), network, family.problem), family
+
+
+def start(
+    algorithm: base.Algorithm, family: base.TaskFamily
+) -> tuple[base.Weights, base.Examples, base.Examples]:
+    episodes = jax.vmap(lambda key: family.sample((), key))(jax.random.split(KEY, 3))
+    first = jax.tree.map(lambda leaf: leaf[0], episodes)
+    return algorithm.init(OTHER, episodes, {}), first.support, first.query
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("maml", {}),
+        ("maml", {"learned_lr": "parameter"}),
+        ("maml", {"adapts": "head"}),
+        ("reptile", {}),
+        ("cavia", {"inner_lr": 0.1}),
+        ("alfa", {}),
+    ],
+)
+def test_going_on_with_the_same_support_is_taking_as_many_steps_again(name, options):
+    short, family = build(name, inner_steps=2, **options)
+    long, _ = build(name, inner_steps=4, **options)
+    weights, support, query = start(short, family)
+    twice = short.update(weights, short.adapt(weights, support), support)
+    once = long.adapt(weights, support)
+    np.testing.assert_allclose(
+        short.predict(twice, query.inputs), long.predict(once, query.inputs), rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("reader", ["recurrent", "external"])
+def test_a_memory_reads_on(reader):
+    algorithm, family = build("memory", reader=reader, width=8)
+    weights, first, second = start(algorithm, family)
+    both = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), first, second)
+    read_on = algorithm.update(weights, algorithm.adapt(weights, first), second)
+    jax.tree.map(np.testing.assert_allclose, read_on.memory, algorithm.adapt(weights, both).memory)
+    assert build("memory", reader="attention", width=8)[0].update is None
+
+
+def call(*arguments) -> int:
+    """Return the exit code of `metarun ...`."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr("sys.argv", ["metarun", *map(str, arguments)])
+        cli.main()
+    return ended.value.code
+
+
+def test_the_command_prints_a_table_or_json_and_draws(single, tmp_path, capsys):
+    files = {path: path.stat().st_mtime_ns for path in single.rglob("*")}
+    arguments = ["online", single, "evaluation.episodes=5", "--times", "4"]
+    assert call(*arguments, "--plot", tmp_path / "online.png") == 0
+    table = capsys.readouterr().out
+    assert [line.split()[:2] for line in table.splitlines()[1:7]] == [
+        [name, moment] for name in ("kept", "restarted", "continued") for moment in ("before", "after")
+    ]
+    assert (tmp_path / "online.png").read_bytes().startswith(b"\x89PNG")
+    assert call(*arguments, "--json") == 0
+    measured = json.loads(capsys.readouterr().out)
+    assert (measured["streams"], measured["times"], measured["metric"]) == (5, 4, "loss")
+    loss = measured["learners"]["continued"]["after"]["loss"]
+    assert len(loss["over_time"]["mean"]) == 4
+    assert loss["mean"] == pytest.approx(np.mean(loss["over_time"]["mean"]))
+    assert {path: path.stat().st_mtime_ns for path in single.rglob("*")} == files
+
+
+def test_streams_are_frozen(single):
+    run = find_run(single, ["evaluation.episodes=4"])
+    first, second = (drift.measure(run, Stream(3, 0.2)) for _ in range(2))
+    assert_equal(first, second)
+
+
+def test_a_family_without_drift_and_a_wrong_speed_are_refused(tmp_path, capsys):
+    mixture = SINGLE.replace("sinusoid", "mixture")
+    still = train(tmp_path / "still", mixture, "training.steps=4")
+    with pytest.raises(errors.UsageError, match="do not drift"):
+        drift.measure(find_run(still), Stream())
+    assert call("online", still, "--speed", "2") == 2
+    assert call("online", still) == 2
+    assert call("online", tmp_path / "nothing") == 5
+    assert "Traceback" not in capsys.readouterr().err
