@@ -1,7 +1,9 @@
 """What a run says on disk while it goes on and when it ends: status.json and log.txt."""
 
+import contextlib
 import json
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,11 +42,26 @@ def read_progress(run: RunDirectory) -> tuple[str | None, int | None]:
         return None, None
 
 
-class LogFile(logging.FileHandler):
-    """A log that a full disk cuts short in silence: another part tells the user, in three lines."""
+class LogFile(logging.Handler):
+    """A log that a full disk cuts short in silence: another part tells the user, in three lines.
 
-    def handleError(self, record: logging.LogRecord) -> None:
-        pass
+    Each record is one write. Nothing waits in a buffer, so closing the file cannot fail on a full disk.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Append the record."""
+        with contextlib.suppress(OSError):
+            os.write(self._descriptor, f"{self.format(record)}\n".encode(errors="backslashreplace"))
+
+    def close(self) -> None:
+        """Close the file."""
+        with contextlib.suppress(OSError):
+            os.close(self._descriptor)
+        super().close()
 
 
 @contextmanager

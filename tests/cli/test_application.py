@@ -136,7 +136,9 @@ def test_a_place_that_cannot_be_written_exits_with_8(metarun_, config_file, tmp_
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("limit", [100, 3000], ids=["before the first step", "while it trains"])
+@pytest.mark.parametrize(
+    "limit", [100, 1300, 3000], ids=["before the first step", "at the first words of the log", "while it trains"]
+)
 def test_a_disk_that_takes_no_more_exits_with_8(config_file, tmp_path, limit):
     """A limit on the size of files acts as a full disk, also for what Orbax writes."""
     cache = tmp_path / "cache"  # an entry cut short must not lie in the cache of the other tests
