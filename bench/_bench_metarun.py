@@ -4,11 +4,10 @@ With a setting as its argument it is a worker; with the word `peak` it measures 
 """
 
 import functools
-import math
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import _bench_settings
 import jax
@@ -17,21 +16,14 @@ import numpy as np
 from _bench_settings import Setting
 
 from metarun import assembly, base, hardware, losses, plugins
+from metarun.assembly import Tasks
 from metarun.config import Accelerator, RunConfig, Selection, Stage, Training
 from metarun.config.optimizers import Adam
+from metarun.progress import Progress
 from metarun.tasks import _classes, sinusoid
-from metarun.training import loop, optimizer
-from metarun.training.loop import Loop, State
-from metarun.training.stage_run import make_memory
-
-
-class Bench(NamedTuple):
-    """The outer loop of a setting, and what it starts from."""
-
-    loop: Loop
-    data: base.PyTree  # the training split, on every device
-    key: jax.Array  # of the stage
-    state: State  # before the first step
+from metarun.training import cost, loop, operations, task_chunks
+from metarun.training.loop import Loop
+from metarun.training.stage_run import StageRun
 
 
 def make_random_pictures(setting: Setting) -> base.TaskFamily:
@@ -63,8 +55,12 @@ def select(kind: str, name: str, **options: Any) -> Selection:
     return Selection(name, plugins.read_config_class(kind, name)(**options))
 
 
-def make_config(setting: Setting) -> RunConfig:
-    """Make the config of a run that does this work. Its task stands in for ours, which are no plug-in."""
+def make_config(setting: Setting, replicas: int = 1, devices: int | None = None) -> RunConfig:
+    """Make the config of a run that does this work. Its task stands in for ours, which are no plug-in.
+
+    Args:
+      devices: to compute on; None: as `metarun train` chooses.
+    """
     training = Training(
         steps=10**6,
         tasks_per_step=setting.tasks,
@@ -73,27 +69,33 @@ def make_config(setting: Setting) -> RunConfig:
     )
     network = select("model", "conv4", width=setting.width) if setting.ways else select("model", "mlp")
     maml = select("algorithm", "maml", inner_steps=setting.inner_steps, inner_lr=setting.inner_rate)
-    return RunConfig(task=select("task", "sinusoid"), stages=(Stage("maml", network, maml, training),))
+    return RunConfig(
+        task=select("task", "sinusoid"),
+        stages=(Stage("maml", network, maml, training),),
+        replicas=replicas,
+        accelerator=Accelerator(devices=devices),
+    )
 
 
-def build(setting: Setting) -> Bench:
-    """Build the outer loop as training/stage_run.py does, with its data, its key and its first state."""
+def build(setting: Setting, replicas: int = 1, devices: int | None = None) -> StageRun:
+    """Build the training of a setting as `metarun train` does, before its first step."""
+    run_config = make_config(setting, replicas, devices)
+    selected = hardware.select(run_config.accelerator)
     family = make_family(setting)
-    (stage,) = assembly.build_stages(make_config(setting), family.problem)
-    mesh = hardware.make_mesh(hardware.select(Accelerator()), setting.tasks, 1)
-    chain = optimizer.build(stage.training)
-    outer_loop = Loop(stage.build_algorithm(), family.sample, chain, stage.training, mesh)
-    data, key = hardware.replicate(family.data["train"], mesh), stage.make_keys()
-    weights = jax.jit(stage.make_start(family.sample))(data, key, {})
-    memory = jax.jit(make_memory(outer_loop, 0))(weights)
-    return Bench(outer_loop, data, key, hardware.replicate(State(weights, memory), mesh))
+    data = {split: jax.device_put(arrays, selected[0]) for split, arrays in family.data.items()}
+    tasks = Tasks(family, family, data, {})
+    stages = assembly.build_stages(run_config, family.problem)
+    shapes = {stage.name: stage.trace_weights(family.sample, data["train"], {}) for stage in stages}
+    (stage,) = task_chunks.settle(stages, shapes, tasks, selected[0])
+    return StageRun(cost.open_session(run_config, selected, tasks, Progress()), stage, {})
 
 
 def prepare(setting: Setting) -> tuple[Callable[[int], None], dict[str, Any]]:
     """Return the worker's steps and facts."""
-    outer_loop, data, key, state = build(setting)
-    flops = count_matrix_flops(jax.make_jaxpr(loop.make_step(outer_loop))(state, data, key, 0).jaxpr)
-    program = loop.compile_program(outer_loop, data, key, state)
+    stage_run = build(setting)
+    stage_run.restore()
+    state, data, keys = stage_run.state, stage_run.data, stage_run.keys
+    program = loop.compile_program(stage_run.loop, data, keys, state)
     first = 0
 
     def take_steps(count: int) -> None:
@@ -106,13 +108,17 @@ def prepare(setting: Setting) -> tuple[Callable[[int], None], dict[str, Any]]:
                 raise FloatingPointError(f"{setting.name}: not finite after step {first}")
             first += steps
 
+    memory = cost.read_memory(program.compiled)
     return take_steps, {
         "version": jax.__version__,
         "device": jax.devices()[0].device_kind,
-        "devices": outer_loop.mesh.size,
+        "platform": jax.devices()[0].platform,
+        "devices": stage_run.loop.mesh.size,
+        "task_chunk": stage_run.stage.training.task_chunk,
         "compile_seconds": program.compile_seconds,
-        "matrix_flops": flops,
-        "sampling_seconds": time_sampling(outer_loop, data, key),
+        "temporary_bytes": memory.temporary if memory else None,
+        "matrix_flops": operations.count_flops(program.traced.jaxpr.jaxpr),
+        "sampling_seconds": time_sampling(stage_run.loop, data, keys),
     }
 
 
@@ -144,33 +150,12 @@ def time_fastest(call: Callable[[], jax.Array], repeats: int = 5) -> float:
     return min(seconds)
 
 
-def count_matrix_flops(jaxpr: Any) -> float:
-    """Count the floating-point operations of all matrix products: a multiplication and an addition are two."""
-    total = 0.0
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "dot_general":
-            contracted = equation.params["dimension_numbers"][0][0]
-            shape = equation.invars[0].aval.shape
-            total += 2.0 * equation.outvars[0].aval.size * math.prod(shape[axis] for axis in contracted)
-        times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
-        if equation.primitive.name == "shard_map":  # its program is that of one device
-            times = equation.params["mesh"].size
-        total += times * sum(count_matrix_flops(inner) for inner in list_inner_jaxprs(equation.params))
-    return total
-
-
-def list_inner_jaxprs(params: dict[str, Any]) -> list[Any]:
-    """Return the programs within the parameters of an operation."""
-    values = [
-        member for value in params.values() for member in (value if isinstance(value, tuple) else [value])
-    ]
-    opened = [getattr(value, "jaxpr", value) for value in values]
-    return [value for value in opened if hasattr(value, "eqns")]
-
-
 def measure_peak_flops() -> float:
-    """Return the operations a second of the best of three sizes of float32 matrix products, on one device."""
-    hardware.select(Accelerator())
+    """Return the operations a second of the best of three sizes of float32 matrix products, on one device.
+
+    On a CPU this is the machine's: one device uses all cores.
+    """
+    hardware.select(Accelerator(devices=1))
     rates = []
     for size in (1024, 2048, 4096):
         left, right = (jax.random.normal(jax.random.key(seed), (size, size)) for seed in (0, 1))

@@ -15,10 +15,11 @@ import _bench_settings
 import jax
 import jax.numpy as jnp
 
-from metarun import assembly, base, config, errors, hardware
-from metarun.training import loop, optimizer
+from metarun import base, config, errors, experiment, hardware
+from metarun.progress import Progress
+from metarun.training import cost, loop
 from metarun.training.loop import Loop, State
-from metarun.training.stage_run import make_memory
+from metarun.training.stage_run import StageRun
 
 REPEATS = 15  # many short ones: on a busy machine the fastest is then the least disturbed
 SECONDS = 0.2  # that each of the two lasts in one repeat
@@ -77,7 +78,7 @@ def measure_stage(outer_loop: Loop, data: base.PyTree, key, state: State) -> dic
     If several devices share out the tasks, the sampling is that of one device's share.
     """
     program = loop.compile_program(outer_loop, data, key, state)
-    share = outer_loop.training.tasks_per_step // outer_loop.mesh.size
+    share = -(-outer_loop.training.tasks_per_step // outer_loop.mesh.size)
     sample_steps = make_sampling(outer_loop, share, key.ndim)
     first = 0
 
@@ -106,22 +107,18 @@ def measure(path: Path) -> list[dict[str, Any]]:
     """
     run_config = replace(config.load(path), replicas=1)
     devices = hardware.select(run_config.accelerator)
-    tasks = assembly.build_tasks(run_config, devices[0])
-    sample = tasks.family.sample
+    tasks, stages = experiment.assemble(run_config, devices[0])
+    session = cost.open_session(run_config, devices, tasks, Progress())
     rows: list[dict[str, Any]] = []
     earlier: dict[str, base.Weights] = {}
-    for stage in assembly.build_stages(run_config, tasks.family.problem):
-        mesh = hardware.make_mesh(devices, stage.training.tasks_per_step, 1)
-        chain = optimizer.build(stage.training)
-        outer_loop = Loop(stage.build_algorithm(), sample, chain, stage.training, mesh)
-        data, key = hardware.replicate(tasks.data["train"], mesh), stage.make_keys()
-        weights = jax.jit(stage.make_start(sample))(data, key, earlier)
-        memory = jax.jit(make_memory(outer_loop, len(stage.axes)))(weights)
-        state = hardware.replicate(State(weights, memory), mesh)
+    for stage in stages:
+        stage_run = StageRun(session, stage, earlier)
+        stage_run.restore()
+        state = stage_run.state
         # A copy on the host: the steps take over the memory of the state.
         earlier = earlier | {stage.name: jax.device_get(state.weights)}
         rows.append({"stage": stage.name, "tasks": stage.training.tasks_per_step})
-        rows[-1] |= measure_stage(outer_loop, data, key, state)
+        rows[-1] |= measure_stage(stage_run.loop, stage_run.data, stage_run.keys, state)
     return rows
 
 

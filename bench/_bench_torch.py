@@ -4,6 +4,9 @@ The same samples, networks, losses and Adam as the metarun side, in PyTorch's ow
 libraries of the field do it. Runs in an environment of its own, with torch and without metarun.
 """
 
+import itertools
+import math
+import time
 from collections.abc import Callable
 
 import _bench_settings
@@ -14,6 +17,9 @@ from torch import Tensor
 
 Examples = tuple[Tensor, Tensor]  # inputs, targets
 Params = list[Tensor]
+
+TRIALS = 2  # of each number of threads
+TRIAL_SECONDS = 1.0  # how long a trial lasts
 
 
 def draw_uniform(shape: tuple[int, ...], bounds: tuple[float, float]) -> Tensor:
@@ -133,16 +139,42 @@ def make_outer_step(setting: Setting) -> Callable[[], None]:
     return outer_step
 
 
+def choose_threads(outer_step: Callable[[], None]) -> dict[int, float]:
+    """Let torch use the number of threads with which a step is fastest; return the seconds with each number.
+
+    Small products are slower with more threads than one.
+    """
+    cores = torch.get_num_threads()  # as many as torch finds
+    counts = sorted({1, 2, cores // 2, cores} - {0})
+    seconds = {count: math.inf for count in counts if count <= cores}
+    for _, count in itertools.product(range(TRIALS), seconds):
+        torch.set_num_threads(count)
+        outer_step()  # not timed: it starts the threads, and warms the caches up
+        seconds[count] = min(seconds[count], time_steps(outer_step))
+    torch.set_num_threads(min(seconds, key=lambda count: seconds[count]))
+    return seconds
+
+
+def time_steps(outer_step: Callable[[], None]) -> float:
+    """Return the seconds of a step: the mean over as many as last TRIAL_SECONDS."""
+    steps, started = 0, time.perf_counter()
+    while (seconds := time.perf_counter() - started) < TRIAL_SECONDS:
+        outer_step()
+        steps += 1
+    return seconds / steps
+
+
 def prepare(setting: Setting):
     """Return the worker's steps and facts."""
     torch.manual_seed(0)
     outer_step = make_outer_step(setting)
+    trials = choose_threads(outer_step)
 
     def take_steps(count: int) -> None:
         for _ in range(count):
             outer_step()
 
-    return take_steps, {"version": torch.__version__, "threads": torch.get_num_threads()}
+    return take_steps, {"version": torch.__version__, "threads": torch.get_num_threads(), "trials": trials}
 
 
 if __name__ == "__main__":

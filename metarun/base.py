@@ -179,6 +179,13 @@ class Weights(NamedTuple):
     frozen: PyTree = ()
 
 
+class Points(NamedTuple):
+    """Points of the curve of one adaptation, and what is noted of the learner at each."""
+
+    counts: tuple[int, ...]  # numbers of inner steps, ascending and all different
+    observe: Callable[[PyTree], PyTree]  # learner -> what is noted of it
+
+
 class Algorithm(NamedTuple):
     """Four pure functions, each written for ONE task; callers vmap."""
 
@@ -191,6 +198,11 @@ class Algorithm(NamedTuple):
     predict: Callable[[PyTree, PyTree], PyTree]  # (learner, inputs) -> outputs
     # (weights, learner, support) -> learner: continues to adapt from a learner. None: it can only adapt anew.
     update: Callable[[Weights, PyTree, Examples], PyTree] | None = None
+    # (weights, support, points) -> what is noted, leaves [point, ...], in one adaptation. The learner after k steps is
+    # that of `adapt` with `inner_steps: k`, whatever number is configured. It is the learner of the other mode, too,
+    # because the support is the reference wherever a model is called. None: the algorithm takes no inner steps, or
+    # does not promise this; then it is built and adapts anew for each number and each mode.
+    watch: Callable[[Weights, Examples, Points], PyTree] | None = None
 
 
 class Example(NamedTuple):

@@ -1,5 +1,6 @@
 """One run: select the devices, open the directory, build everything, train the stages, measure them, save."""
 
+import dataclasses
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,65 +14,120 @@ from metarun.assembly import Tasks
 from metarun.config import differences
 from metarun.evaluation import episodes, run_evaluation, variants
 from metarun.figures import run_pictures
+from metarun.hosts.processes import Processes
+from metarun.hosts.transfers import collect
 from metarun.progress import Progress
 from metarun.runs import checkpoints, directory, run_log
+from metarun.runs.bystander import Bystander
 from metarun.runs.checkpoints import Checkpoint
 from metarun.runs.directory import RunDirectory
 from metarun.stages import Stage, Trained
-from metarun.training import optimizer
-from metarun.training.stage_run import Session, StageRun, read_facts
+from metarun.training import cost, optimizer, task_chunks
+from metarun.training.stage_run import Session, StageRun, make_mesh, read_facts
 
 logger = logging.getLogger("metarun")
 
 
 def train(
-    run_config: config.RunConfig, path: Path, resume: bool, argv: list[str], progress: Progress
+    run_config: config.RunConfig,
+    path: Path,
+    resume: bool,
+    argv: list[str],
+    progress: Progress,
+    processes: Processes | None = None,
 ) -> dict[str, Any]:
     """Train every stage in the run directory `path`, measure them, and write and return the result.
+
+    Args:
+      processes: that train the run together. The first of them chooses the path, shows progress, writes, and has the
+        result; the result of the others is empty. None: this process alone.
 
     Raises:
       MetarunError: what the user can act on, with its exit code; the run directory says how far it came.
       Stopped: a signal; the state is saved.
     """
-    devices = hardware.select(run_config.accelerator, run_config.replicas)
-    with (
-        RunDirectory.open(path, resume) as run,
-        run_log.copy_log(run.log),
-        signals.StopRequest() as stop,
-    ):
-        settle_config(run, run_config)
-        names = [f"{device.platform}:{device.id} {device.device_kind}" for device in devices]
-        run.write_environment(argv, names)
-        progress.run_opened(str(path), ", ".join(names), run.resumed)
-        with run_log.report_status(run):
-            tasks, stages = assemble(run_config, devices[0])
-            session = Session(
-                run, devices, tasks, run_config.evaluation, run_config.checkpoint, progress, stop
-            )
-            trained = train_stages(session, stages)
-            result = evaluate(session, stages, trained)
-            run.write_status("done", stages[-1].name, stages[-1].training.steps)
+    processes = processes or Processes()
+    with signals.StopRequest() as stop, processes.together(stop):
+        own = hardware.select(run_config.accelerator)
+        devices = processes.list_devices(own)
+        path = Path(processes.share(str(path)))
+        with (
+            RunDirectory.open(path, resume) if processes.is_first else Bystander(path) as run,
+            run_log.copy_log(run.log),
+        ):
+            processes.check_same(describe_alike(run_config, resume), "the config")
+            run_config = settle_config(run, run_config)
+            names = [f"{device.platform}:{device.id} {device.device_kind}" for device in devices]
+            run.write_environment(argv, names)
+            progress = progress if processes.is_first else Progress()
+            progress.run_opened(str(path), ", ".join(names), run.resumed)
+            with run_log.report_status(run), processes.explain_losses():
+                return train_and_measure(run, devices, run_config, progress, stop, processes)
+
+
+def train_and_measure(
+    run: RunDirectory,
+    devices: list[jax.Device],
+    run_config: config.RunConfig,
+    progress: Progress,
+    stop: signals.StopRequest,
+    processes: Processes,
+) -> dict[str, Any]:
+    """Train every stage and measure them in an open run directory; see `train`."""
+    tasks, stages = assemble(run_config, hardware.select_own(devices))
+    session = Session(
+        run,
+        devices,
+        tasks,
+        run_config.evaluation,
+        run_config.checkpoint,
+        progress,
+        stop,
+        processes,
+        run_config.accelerator,
+    )
+    processes.meet()  # data may be prepared for minutes, and no collective may wait for them
+    stages = task_chunks.replace(stages, processes.share([stage.training.task_chunk for stage in stages]))
+    settled = tuple(stage.settings for stage in stages)
+    run.write_config(config.to_yaml(dataclasses.replace(run_config, stages=settled)))
+    trained = train_stages(session, stages)
+    result = evaluate(session, stages, trained) if processes.is_first else {}
+    run.write_status("done", stages[-1].name, stages[-1].training.steps)
     return result
 
 
-def settle_config(run: RunDirectory, run_config: config.RunConfig) -> None:
-    """Write the config of a new run; of a resumed one, refuse a config that would give other numbers."""
+def describe_alike(run_config: config.RunConfig, resume: bool) -> str:
+    """Return what must be the same in all processes of a run, in lines."""
+    accelerator = dataclasses.replace(run_config.accelerator, hosts=config.Hosts())
+    text = config.to_yaml(dataclasses.replace(run_config, accelerator=accelerator))
+    return f"resume: {resume}\n{text}"
+
+
+def settle_config(run: RunDirectory, run_config: config.RunConfig) -> config.RunConfig:
+    """Write and return the config of a run. A resumed run keeps what its first start has settled.
+
+    Raises:
+      ConfigError: the config of a resumed run would give other numbers.
+    """
     if run.resumed:
         file = run.path / directory.CONFIG
-        differences.check_resume(config.load(file), run_config, str(file))
+        before = config.load(file)
+        differences.check_resume(before, run_config, str(file))
+        run_config = differences.keep_settled(before, run_config)
     run.write_config(config.to_yaml(run_config))
+    return run_config
 
 
 def assemble(run_config: config.RunConfig, device: jax.Device) -> tuple[Tasks, list[Stage]]:
-    """Build the tasks and all stages, and trace every stage, before anything is compiled.
+    """Build the tasks and all stages, trace every stage, and settle what the config leaves open, before compiling.
 
     Raises:
       ConfigError: what a stage cannot do, or the final evaluation.
     """
     tasks = assembly.build_tasks(run_config, device)
     stages = assembly.build_stages(run_config, tasks.family.problem)
-    trace(run_config.evaluation, tasks, stages)
-    return tasks, stages
+    shapes = trace(run_config.evaluation, tasks, stages)
+    return tasks, task_chunks.settle(stages, shapes, tasks, device)
 
 
 def trace(settings: config.Evaluation, tasks: Tasks, stages: list[Stage]) -> dict[str, base.Weights]:
@@ -114,7 +170,7 @@ def train_stages(session: Session, stages: list[Stage]) -> dict[str, Trained]:
     trained: dict[str, Trained] = {}
     for stage in stages:
         stage_run = StageRun(session, stage, earlier, begun.get(stage.name))
-        weights = jax.device_put(stage_run.train(), session.devices[0])
+        weights = jax.device_put(collect(stage_run.train()), session.device)
         earlier = earlier | {stage.name: weights}
         trained[stage.name] = Trained(stage.training.steps, weights)
         if session.evaluation.checkpoint == "best":
@@ -126,7 +182,22 @@ def find_progress(session: Session, stages: list[Stage]) -> dict[str, Checkpoint
     """Return the checkpoint that each stage goes on from, and cut metrics.jsonl back to the last of them.
 
     A stage whose last checkpoint is damaged is trained to its end again, and the stages after it from their start.
+    The first process looks, and tells the others.
     """
+    begun = look_for_progress(session, stages) if session.processes.is_first else {}
+    heads = {name: (checkpoint.step, checkpoint.best, checkpoint.facts) for name, checkpoint in begun.items()}
+    heads = session.processes.share(heads)
+    if session.processes.is_first:
+        return begun
+    folder = session.run.path / "checkpoints"
+    return {
+        name: Checkpoint(folder / name / str(step), name, step, best, facts, {}, {})
+        for name, (step, best, facts) in heads.items()
+    }
+
+
+def look_for_progress(session: Session, stages: list[Stage]) -> dict[str, Checkpoint]:
+    """Read what `find_progress` returns, on the process that has the run directory."""
     begun: dict[str, Checkpoint] = {}
     finished, metrics_bytes = True, 0
     for stage in stages:
@@ -144,21 +215,30 @@ def restore_best(session: Session, stage: Stage, last: Trained) -> Trained:
     """Return the stage at its best validation, or at its last step if none was validated."""
     with session.run.checkpoints(stage.name, session.checkpoint.keep) as saved:
         best = saved.best_valid()
-    if best is None:
+    step = session.processes.share(best.step if best else None)
+    if step is None:
         return last
     shapes = jax.eval_shape(lambda: last.weights)
-    return Trained(best.step, jax.device_put(checkpoints.load_weights(best, shapes), session.devices[0]))
+
+    def read() -> base.Weights:
+        assert best is not None  # the first process has found it
+        return checkpoints.load_weights(best, shapes)
+
+    weights = session.processes.spread(read, shapes)
+    return Trained(step, jax.device_put(weights, session.device))
 
 
 def evaluate(session: Session, stages: list[Stage], trained: dict[str, Trained]) -> dict[str, Any]:
     """Measure the stages, write result, episodes and pictures, and return the result."""
     evaluation = run_evaluation.evaluate(
-        stages, trained, session.tasks, session.evaluation, session.progress, session.stop.check
+        stages, trained, session.tasks, session.evaluation, session.progress, session.processes.check_signal
     )
     for name, columns in evaluation.values.items():
         session.run.write_episodes(name, session.evaluation.split, columns)
     draw_pictures(session, stages, trained)
-    result = {"run": str(session.run.path)} | evaluation.result
+    used = max(make_mesh(stage, session.devices, session.accelerator).size for stage in stages)
+    accelerator = hardware.describe(session.devices[:used])
+    result = {"run": str(session.run.path), "accelerator": accelerator} | evaluation.result
     session.run.write_result(result)
     return result
 
@@ -176,10 +256,11 @@ def draw_pictures(session: Session, stages: list[Stage], trained: dict[str, Trai
 
 def describe_dry_run(run_config: config.RunConfig) -> str:
     """Build and trace everything, so that what cannot work fails here; return one line about each stage."""
-    devices = hardware.select(run_config.accelerator, run_config.replicas)
+    devices = hardware.select(run_config.accelerator)
     tasks = assembly.build_tasks(run_config, devices[0])
     stages = assembly.build_stages(run_config, tasks.family.problem)
     shapes = trace(run_config.evaluation, tasks, stages)
+    stages = task_chunks.settle(stages, shapes, tasks, devices[0])
     lines: list[str] = []
     for stage in stages:
         learners = len(stage.positions)
@@ -187,6 +268,13 @@ def describe_dry_run(run_config: config.RunConfig) -> str:
         lines.append(
             f"{stage.name}: {beside}{trees.size(shapes[stage.name].trained) // learners:,} parameters, "
             f"{stage.training.steps:,} steps of {stage.training.tasks_per_step} tasks "
-            f"on {len(devices)} {devices[0].platform} device(s)"
+            f"on {make_mesh(stage, devices, run_config.accelerator).size} {devices[0].platform} device(s)"
         )
     return "\n".join(lines)
+
+
+def measure_cost(run_config: config.RunConfig, progress: Progress) -> list[cost.Cost]:
+    """Return what training costs for every stage, from a few steps of each. Writes no run directory."""
+    devices = hardware.select(run_config.accelerator)
+    tasks, stages = assemble(run_config, devices[0])
+    return cost.measure(run_config, devices, tasks, stages, progress)

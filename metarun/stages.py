@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key, PRNGKeyArray
+import numpy as np
+from jaxtyping import Array, Key, PRNGKeyArray, UInt32
 
-from metarun import base, config, errors, plugins
+from metarun import base, config, errors, numbers, plugins
 from metarun.base import PyTree
 from metarun.config import Selection
+from metarun.numbers import Numbers
 
 START, STEPS, MEMBERS = range(3)  # what is folded into the key of a stage, for each use of it
 
@@ -49,25 +51,62 @@ class Stage:
     seed: int  # of the run, or of its replica 0
     draws_as: int  # the place in the run of the stage whose random numbers this one draws
     adapted_steps: int | None  # inner steps of the adapted learner; None: the algorithm has no inner steps
+    # Numbers in place of those in the settings of this stage and of the earlier ones; see `take_numbers`.
+    replaced: Numbers = dataclasses.field(default_factory=dict)
 
     @property
     def name(self) -> str:
         return self.settings.name
 
-    @property
+    @functools.cached_property
     def training(self) -> config.Training:
-        return self.settings.training
+        return self.replace_numbers("training", self.settings.training)
 
     @property
     def at_once(self) -> int:
         """How many tasks are computed at once, in training and therefore in evaluation: their memory suffices."""
-        return self.training.task_chunk or self.training.tasks_per_step
+        chunk = self.training.task_chunk
+        # `auto` that nobody has settled is all tasks.
+        return chunk if isinstance(chunk, int) else self.training.tasks_per_step
+
+    @property
+    def shares_tasks(self) -> bool:
+        """Whether the cores of a CPU share out the tasks of a step: so much work is worth the wait for each other."""
+        return self.at_once < self.training.tasks_per_step
 
     @functools.cached_property
     def positions(self) -> list[Position]:
         """The places of all learners, in the order of the axes; one empty place without axes."""
         places = itertools.product(*map(range, self.axes.values()))
         return [dict(zip(self.axes, place, strict=True)) for place in places]
+
+    def list_numbers(self) -> Numbers:
+        """Return the numbers that a program of this stage may take as arguments: {"maml/algorithm.inner_lr": 0.01}.
+
+        They are those of its algorithm, its model and its training, and of the algorithms and models before it.
+        """
+        sections = {"algorithm": self.settings.algorithm, "model": self.settings.model}
+        own = {name: numbers.collect(section) for name, section in sections.items()}
+        own["training"] = numbers.collect(self.settings.training, whole=numbers.STEPS)
+        listed: dict[str, Any] = {}
+        for before in self.earlier:
+            foreign = numbers.select(before.list_numbers(), before.name, "/")
+            kept = {path: value for path, value in foreign.items() if not path.startswith("training.")}
+            listed |= numbers.prefix(before.name, kept, "/")
+        for name, found in own.items():
+            listed |= numbers.prefix(self.name, numbers.prefix(name, found), "/")
+        return listed
+
+    def take_numbers(self, replaced: Numbers) -> "Stage":
+        """Return this stage with other numbers in the places that `list_numbers` names. They may be traced."""
+        if not replaced:
+            return self
+        earlier = tuple(before.take_numbers(replaced) for before in self.earlier)
+        return dataclasses.replace(self, earlier=earlier, replaced=replaced)
+
+    def replace_numbers(self, name: str, section: Any) -> Any:
+        """Return a section of the settings, or one derived from it, with the numbers that the stage has taken."""
+        return numbers.replace(section, numbers.select(numbers.select(self.replaced, self.name, "/"), name))
 
     def build_algorithm(
         self, mode: str | None = None, inner_steps: int | None = None, problem: base.Problem | None = None
@@ -99,25 +138,39 @@ class Stage:
         options = plugins.make_config("algorithm", selection.name, selection.config)
         if inner_steps is not None:
             options = dataclasses.replace(options, inner_steps=inner_steps)
+        options = self.replace_numbers("algorithm", options)
         with config_errors(f"algorithm of stage {self.name}"):
-            model = build_model(self.settings.model, self.problem.spec, mode or self.training.mode)
+            replace = functools.partial(self.replace_numbers, "model")
+            model = build_model(self.settings.model, self.problem.spec, mode or self.training.mode, replace)
             module = plugins.load("algorithm", selection.name)
             algorithm: base.Algorithm = module.build(options, model, problem, earlier)
         return algorithm
 
-    def make_keys(self) -> Key[Array, "..."]:
-        """Return the root of all random numbers of each learner, [replica, member]."""
+    def list_seeds(self) -> UInt32[np.ndarray, "replica"]:
+        """Return the seed of each replica; without replicas there is one, that of the run."""
+        return (self.seed + np.arange(self.axes.get("replica", 1), dtype=np.uint64)).astype(np.uint32)
 
-        def make_replica_keys(replica: int) -> Key[Array, "..."]:
-            key = jax.random.fold_in(jax.random.key(self.seed + replica), self.draws_as)
+    def make_keys(self, seeds: UInt32[Array | np.ndarray, "replica"] | None = None) -> Key[Array, "..."]:
+        """Return the root of all random numbers of each learner, [replica, member].
+
+        Args:
+          seeds: as of `list_seeds`, perhaps traced; None: those.
+        """
+
+        def make_replica_keys(seed) -> Key[Array, "..."]:
+            key = jax.random.fold_in(jax.random.key(seed), self.draws_as)
             if "member" not in self.axes:
                 return key
             root = jax.random.fold_in(key, MEMBERS)
             return jax.vmap(lambda member: jax.random.fold_in(root, member))(jnp.arange(self.axes["member"]))
 
-        if "replica" not in self.axes:
-            return make_replica_keys(0)
-        return jnp.stack([make_replica_keys(replica) for replica in range(self.axes["replica"])])
+        def make(seeds) -> Key[Array, "..."]:
+            return (
+                jax.vmap(make_replica_keys)(seeds) if "replica" in self.axes else make_replica_keys(seeds[0])
+            )
+
+        keys: Array = jax.jit(make)(self.list_seeds() if seeds is None else seeds)
+        return keys
 
     def make_start(self, sample: Callable) -> Callable:
         """Make (data[train], keys [replica, member], earlier) -> the weights before the first step.
@@ -142,7 +195,9 @@ class Stage:
           data: the training split, or its shapes.
           earlier: weights of the stages before it, or their shapes.
         """
-        weights: base.Weights = jax.eval_shape(self.make_start(sample), data, self.make_keys(), earlier)
+        weights: base.Weights = jax.eval_shape(
+            self.make_start(sample), data, jax.eval_shape(self.make_keys), earlier
+        )
         return weights
 
 
@@ -160,9 +215,15 @@ def _start_learner(
     return algorithm.init(init_key, jax.vmap(sample, in_axes=(None, 0))(data, keys), earlier)
 
 
-def build_model(selection: Selection, spec: base.Spec, mode: str) -> base.Model:
-    """Build the model. In transductive mode every batch normalises itself, whatever reference it is given."""
-    options: Any = plugins.make_config("model", selection.name, selection.config)
+def build_model(
+    selection: Selection, spec: base.Spec, mode: str, replace: Callable[[Any], Any] = lambda options: options
+) -> base.Model:
+    """Build the model. In transductive mode every batch normalises itself, whatever reference it is given.
+
+    Args:
+      replace: gives other numbers to the model's options.
+    """
+    options: Any = replace(plugins.make_config("model", selection.name, selection.config))
     model: base.Model = plugins.load("model", selection.name).build(options, spec)
     if mode == "inductive":
         return model
@@ -184,7 +245,16 @@ def take_learner(tree: PyTree, position: Position) -> PyTree:
             return jax.ShapeDtypeStruct(leaf.shape[len(place) :], leaf.dtype)
         return leaf[place]
 
-    return jax.tree.map(take, tree) if place else tree
+    if not place:
+        return tree
+    if all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(tree)):
+        return _take_place(tree, place)  # one program, where each leaf would be one
+    return jax.tree.map(take, tree)
+
+
+@jax.jit
+def _take_place(tree: PyTree, place: tuple[Any, ...]) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf[place], tree)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ def descend(params: PyTree, direction: PyTree, rates: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf, rate, slope: leaf - rate * slope, params, rates, direction)
 
 
-def clip_norm(tree: PyTree, limit: float) -> PyTree:
+def clip_norm(tree: PyTree, limit: float | Array) -> PyTree:
     """Return the tree, shrunk if its Euclidean norm is above `limit`: tree · min(1, limit / norm).
 
     It is written without the norm's square root, whose derivative has no value at zero.

@@ -25,6 +25,25 @@ fail() {
     exit "$1"
 }
 
+# The extra of pyproject.toml for the GPU's driver; nothing where none answers.
+accelerator_extra() {
+    local report version=0
+    have nvidia-smi || return 0
+    if ! report=$(nvidia-smi 2>/dev/null); then
+        say "nvidia-smi does not answer: the CPU is used"
+        return 0
+    fi
+    # Newer drivers print "CUDA UMD Version".
+    [[ $report =~ CUDA[A-Z\ ]*\ Version:\ *([0-9]+) ]] && version=${BASH_REMATCH[1]}
+    if ((version >= 13)); then
+        echo cuda13
+    elif ((version == 12)); then
+        echo cuda12
+    else
+        say "the NVIDIA driver offers no CUDA 12 or newer: the CPU is used"
+    fi
+}
+
 # EXTRAS: afterwards the environment has metarun, editable, and these extras.
 prepare_environment() {
     local from line

@@ -21,25 +21,6 @@ find_config() {
     fi
 }
 
-# The extra of pyproject.toml for the GPU's driver; nothing where none answers.
-accelerator_extra() {
-    local report version=0
-    have nvidia-smi || return 0
-    if ! report=$(nvidia-smi 2>/dev/null); then
-        say "nvidia-smi does not answer: the CPU is used"
-        return 0
-    fi
-    # Newer drivers print "CUDA UMD Version".
-    [[ $report =~ CUDA[A-Z\ ]*\ Version:\ *([0-9]+) ]] && version=${BASH_REMATCH[1]}
-    if ((version >= 13)); then
-        echo cuda13
-    elif ((version == 12)); then
-        echo cuda12
-    else
-        say "the NVIDIA driver offers no CUDA 12 or newer: the CPU is used"
-    fi
-}
-
 (($#)) || fail 2 "no config is given" "scripts/train.sh" "scripts/train.sh CONFIG [key=value ...]"
 config=$(find_config "$1")
 extras=${METARUN_EXTRAS-$(accelerator_extra)}

@@ -14,12 +14,13 @@ from pathlib import Path
 import jaxtyping
 import pytest
 
-jaxtyping.install_import_hook(  # before anything imports metarun
-    "metarun", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
-)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # for the subprocesses of tests, too
 os.environ.setdefault("MPLBACKEND", "agg")
 pytest.register_assert_rewrite("helpers")
+
+from helpers import type_checks  # noqa: E402, after the line above
+
+jaxtyping.install_import_hook("metarun", f"{type_checks.__name__}.check")  # before anything imports metarun
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -115,16 +116,6 @@ def both(tmp_path_factory) -> Path:
     from helpers import runs
 
     return runs.train(tmp_path_factory.mktemp("both") / "run", runs.BOTH)
-
-
-@pytest.fixture(scope="module")
-def no_pictures() -> Iterator[None]:
-    """Runs draw no pictures: these take half of the time of so small a run, and have tests of their own."""
-    from metarun.figures import run_pictures
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_pictures, "write", lambda *_: None)
-        yield
 
 
 @pytest.fixture

@@ -93,7 +93,7 @@ def test_a_value_that_the_task_refuses_is_an_error_of_the_evaluation(tmp_path):
 
 
 def test_a_model_that_does_not_fit_the_task_is_an_error_that_names_its_stage(tmp_path):
-    built = assemble(tmp_path, SEVERAL.replace("{name: mlp, hidden: [8, 8]}", "{name: conv4}"))
+    built = assemble(tmp_path, SEVERAL.replace("{name: mlp, hidden: [8]}", "{name: conv4}"))
     with pytest.raises(errors.ConfigError) as raised:
         built.stage.build_algorithm()
     assert "first" in raised.value.where or "second" in raised.value.where

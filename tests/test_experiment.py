@@ -1,5 +1,7 @@
 """One run from its config to its files: what it leaves, what repeats it, and where it ends."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -23,18 +25,25 @@ from metarun.figures import run_pictures
 from metarun.runs import metrics
 
 
-def test_a_run_leaves_the_files_of_the_design_and_no_others(single):
-    last, best = str(last_checkpoints(single)["maml"].step), "20"
+@pytest.fixture(scope="module")
+def again(tmp_path_factory) -> Path:
+    """The run of `single` once more, with its pictures."""
+    return train(tmp_path_factory.mktemp("again") / "run", pictures=True)
+
+
+def test_a_run_leaves_the_files_of_the_design_and_no_others(again):
+    last, best = str(last_checkpoints(again)["maml"].step), "20"
     files = "config.yaml environment.json metrics.jsonl status.json result.json log.txt lock"
     folders = "checkpoints episodes pictures"
-    assert {path.name for path in single.iterdir()} == {*files.split(), *folders.split()}
-    assert [path.name for path in (single / "episodes").iterdir()] == ["maml-test.npz"]
-    assert {path.name for path in (single / "pictures").iterdir()} == {"maml-curves.png", "maml-episode.png"}
-    assert {last, best} <= {path.name for path in (single / "checkpoints/maml").iterdir()}
+    assert {path.name for path in again.iterdir()} == {*files.split(), *folders.split()}
+    assert [path.name for path in (again / "episodes").iterdir()] == ["maml-test.npz"]
+    assert {path.name for path in (again / "pictures").iterdir()} == {"maml-curves.png", "maml-episode.png"}
+    assert {last, best} <= {path.name for path in (again / "checkpoints/maml").iterdir()}
 
 
-def test_the_config_of_a_run_loads_back_to_the_config_that_it_was_begun_with(single):
-    assert config.load(single / "config.yaml") == load(single.parent)
+def test_the_config_of_a_run_is_the_one_that_it_was_begun_with_and_says_what_that_left_open(single):
+    settled = load(single.parent, SINGLE, "training.task_chunk=4")
+    assert config.load(single / "config.yaml") == settled
 
 
 def test_the_status_says_that_the_run_is_done_and_how_far_it_came(single):
@@ -69,7 +78,10 @@ def test_every_step_and_every_validation_has_one_line_in_order(several):
 
 def test_the_result_has_the_layout_of_the_design(several):
     result = read_json(several / "result.json")
-    assert list(result) == ["run", "step", "split", "modes", "higher_is_better", "episodes", "stages"]
+    keys = ["run", "accelerator", "step", "split", "modes", "higher_is_better", "episodes", "stages"]
+    assert list(result) == keys
+    used = {"platform": "cpu", "precision": "float32", "memory_fraction": None, "deterministic": True}
+    assert result["accelerator"] == {"devices": ["cpu"]} | used
     assert result["higher_is_better"] == []
     assert (result["run"], result["step"], result["split"]) == (str(several), 24, "test")
     assert result["episodes"]["count"] == 6
@@ -105,8 +117,8 @@ def test_the_first_of_several_stages_is_the_run_of_that_stage_alone(single, seve
     assert renamed == [line for line in lines(several) if '"first"' in line]
 
 
-def test_the_same_seed_gives_the_same_bits(single, tmp_path):
-    assert_same_run(train(tmp_path / "again"), single)
+def test_the_same_seed_gives_the_same_bits(single, again):
+    assert_same_run(again, single)
 
 
 def test_another_seed_gives_other_numbers_on_the_same_episodes(single, tmp_path):
@@ -124,7 +136,8 @@ def test_neither_validation_nor_checkpoints_nor_chunks_change_the_weights(single
 
 def test_the_best_checkpoint_is_measured_where_the_config_wants_it(tmp_path):
     """A learning rate at which the validation loss rises again makes the best step another than the last."""
-    overrides = ("evaluation.checkpoint=best", "evaluation.every=1", "training.optimizer.learning_rate=0.3")
+    overrides = ["evaluation.checkpoint=best", "evaluation.every=1", "training.optimizer.learning_rate=0.3"]
+    overrides.append("model.hidden=[8, 8]")
     run = train(tmp_path / "run", SINGLE, *overrides)
     rows = [row for row in metrics.read(run / "metrics.jsonl") if row["split"] == "validation"]
     best = min(rows, key=lambda row: row["loss"])["step"]
@@ -202,7 +215,7 @@ def test_a_dry_run_names_every_stage_and_its_size_and_writes_nothing(tmp_path, m
     folder = tmp_path / "config"
     folder.mkdir()
     report = experiment.describe_dry_run(load(folder, SEVERAL))
-    parameters = (1 * 8 + 8) + (8 * 8 + 8) + (8 * 1 + 1)
+    parameters = (1 * 8 + 8) + (8 * 1 + 1)
     assert [line.partition(" parameters")[0] for line in report.splitlines()] == [
         f"first: {parameters}",
         f"second: {parameters}",
@@ -215,7 +228,7 @@ def test_a_picture_that_cannot_be_drawn_costs_no_result(tmp_path, monkeypatch):
         raise RuntimeError("no ink")
 
     monkeypatch.setattr(run_pictures, "write", broken)
-    run = train(tmp_path / "run", SINGLE, "training.steps=4")
+    run = train(tmp_path / "run", SINGLE, "training.steps=4", pictures=True)
     assert read_json(run / "status.json")["status"] == "done"
     assert (run / "result.json").is_file()
     assert "no ink" in (run / "log.txt").read_text()
@@ -232,7 +245,7 @@ def test_a_picture_that_cannot_be_drawn_costs_no_result(tmp_path, monkeypatch):
     ],
 )
 def test_what_a_later_stage_cannot_do_is_refused_before_the_first_is_trained(tmp_path, algorithm, where):
-    small = STAGE.format("small").replace("[8, 8]", "[4]")
+    small = STAGE.format("small").replace("[8]", "[4]")
     third = STAGE.format("third").replace("{name: maml}", algorithm)
     text = SEVERAL.replace(STAGE.format("second"), f"{small}, {third}")
     with pytest.raises(errors.ConfigError) as refused:

@@ -16,11 +16,11 @@ MODULES = {name.removesuffix("__init__").rstrip("."): path for name, path in FIL
 
 # The parts of metarun, floor by floor from the ground. A part imports only from floors below its own.
 FLOORS = (
-    ("base", "errors", "folders", "large_pages", "progress", "ranges", "signals"),
-    ("data", "losses", "options", "plugins", "runs", "trees"),
+    ("base", "errors", "folders", "gpu_settings", "large_pages", "progress", "ranges", "signals"),
+    ("data", "losses", "numbers", "options", "plugins", "runs", "trees"),
     ("blocks", "config"),
     ("algorithms", "models", "tasks"),
-    ("hardware", "stages"),
+    ("hardware", "hosts", "stages"),
     ("assembly",),
     ("evaluation",),
     ("finished", "training"),
@@ -35,8 +35,10 @@ NARROW = {
     "errors": set(),
     "ranges": set(),
     "folders": set(),
+    "gpu_settings": set(),
     "large_pages": set(),
     "losses": {"base"},
+    "numbers": {"errors", "ranges"},
     "options": {"ranges"},
     "plugins": {"ranges"},
     "trees": {"base"},

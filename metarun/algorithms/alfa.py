@@ -58,21 +58,26 @@ def build(config: Config, model: base.Model, problem: base.Problem, earlier=None
             return base.Weights(trained, params)
         return base.Weights(trained | {"params": params})
 
-    def adapt(weights: base.Weights, support: base.Examples) -> Learner:
-        start = weights.trained["params"] if config.initial == "learned" else weights.frozen
-        return update(weights, Learner(start, support.inputs), support)
-
-    def update(weights: base.Weights, learner: Learner, support: base.Examples) -> Learner:
+    def descend(weights: base.Weights, params, support: base.Examples, points: base.Points | None):
         def step(params, _):
             gradient = jax.grad(support_loss)(params, support)
             gradient = inner_loop.bound(config, gradient, config.order == "first")
             return take_step(weights.trained, params, gradient), ()
 
-        params, _ = inner_loop.repeat(config, step, learner.params, rematerialise=config.rematerialise)
-        return Learner(params, support.inputs)
+        def finish(params):
+            return Learner(params, support.inputs)
+
+        return inner_loop.run(config, step, params, finish, points, config.rematerialise)
+
+    def adapt(weights: base.Weights, support: base.Examples, points: base.Points | None = None):
+        start = weights.trained["params"] if config.initial == "learned" else weights.frozen
+        return descend(weights, start, support, points)
+
+    def update(weights: base.Weights, learner: Learner, support: base.Examples) -> Learner:
+        return descend(weights, learner.params, support, None)
 
     loss = outer_loss.make_query_loss(adapt, predict, problem.objective)
-    return base.Algorithm(init, loss, adapt, predict, update)
+    return base.Algorithm(init, loss, adapt, predict, update, watch=adapt)
 
 
 def init_generator(config: Config, key, arrays: int) -> dict[str, base.PyTree]:

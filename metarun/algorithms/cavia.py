@@ -46,14 +46,21 @@ def build(config: Config, model: base.Model, problem: base.Problem, earlier=None
         inputs = trees.first(episodes.support.inputs)
         return base.Weights(modulation.init_params(model, key, inputs, jnp.zeros(config.context)))
 
-    def adapt(weights: base.Weights, support: base.Examples) -> Learner:
+    def descend(weights: base.Weights, context, support: base.Examples, points: base.Points | None):
+        return inner_loop.descend(
+            config,
+            jax.grad(lambda context: support_loss(weights.trained, support, context)),
+            context,
+            finish=lambda context: Learner(weights.trained, support.inputs, context),
+            points=points,
+        )
+
+    def adapt(weights: base.Weights, support: base.Examples, points: base.Points | None = None):
         context = jnp.zeros(config.context, jax.tree.leaves(weights.trained)[0].dtype)
-        return update(weights, Learner(weights.trained, support.inputs, context), support)
+        return descend(weights, context, support, points)
 
     def update(weights: base.Weights, learner: Learner, support: base.Examples) -> Learner:
-        gradient = jax.grad(lambda context: support_loss(weights.trained, support, context))
-        context = inner_loop.descend(config, gradient, learner.condition)
-        return Learner(weights.trained, support.inputs, context)
+        return descend(weights, learner.condition, support, None)
 
     loss = outer_loss.make_query_loss(adapt, predict, problem.objective)
-    return base.Algorithm(init, loss, adapt, predict, update)
+    return base.Algorithm(init, loss, adapt, predict, update, watch=adapt)

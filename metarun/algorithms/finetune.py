@@ -73,7 +73,7 @@ def build(config: Config, model: base.Model, problem: base.Problem, earlier=None
         network = pretrained_body.extract_network(config.pretrained, weights, model, problem.spec, inputs)
         return base.Weights((), network)
 
-    def adapt(weights: base.Weights, support: base.Examples) -> Learner:
+    def adapt(weights: base.Weights, support: base.Examples, points: base.Points | None = None):
         body, inputs = weights.frozen["body"], support.inputs
         head = weights.frozen.get(base.HEAD) or init_head(model, body, inputs, problem.spec.output_size)
         pretrained_features = model.embed(body, inputs, reference=inputs)
@@ -85,14 +85,18 @@ def build(config: Config, model: base.Model, problem: base.Problem, earlier=None
             return problem.objective.loss(networks.dense(params[base.HEAD], features), support.targets)
 
         params = {base.HEAD: head} if config.adapts == "head" else {base.HEAD: head, "body": body}
-        params = inner_loop.descend(steps, jax.grad(support_loss), params, optimizer=optimizer)
-        return Learner(params.get("body", body), params[base.HEAD], inputs)
+
+        def finish(params) -> Learner:
+            return Learner(params.get("body", body), params[base.HEAD], inputs)
+
+        gradient = jax.grad(support_loss)
+        return inner_loop.descend(steps, gradient, params, optimizer=optimizer, finish=finish, points=points)
 
     def predict(learner: Learner, inputs):
         return networks.dense(learner.head, model.embed(learner.body, inputs, reference=learner.reference))
 
     loss = outer_loss.make_query_loss(adapt, predict, problem.objective)
-    return base.Algorithm(init, loss, adapt, predict)
+    return base.Algorithm(init, loss, adapt, predict, watch=adapt)
 
 
 def init_head(model: base.Model, body: base.PyTree, inputs: base.PyTree, ways: int) -> base.PyTree:

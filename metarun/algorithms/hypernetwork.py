@@ -90,15 +90,18 @@ def build(config: Config, model: base.Model, problem: base.Problem, earlier=None
         )
         return trees.merge(jax.tree.map(jnp.add, written, offset), others), condition
 
-    def adapt(weights: base.Weights, support: base.Examples) -> Learner:
+    def adapt(weights: base.Weights, support: base.Examples, points: base.Points | None = None):
         start, condition = write(weights.trained, support)
         rates = weights.trained.get("rates", modulation.repeat_rate(start, config.inner_lr))
         gradient = jax.grad(lambda params: support_loss(params, support, condition))
-        params = modulation.descend(config, gradient, start, rates)
-        return Learner(params, support.inputs, condition)
+
+        def finish(params) -> Learner:
+            return Learner(params, support.inputs, condition)
+
+        return modulation.descend(config, gradient, start, rates, finish, points)
 
     loss = outer_loss.make_query_loss(adapt, predict, problem.objective)
-    return base.Algorithm(init, loss, adapt, predict)
+    return base.Algorithm(init, loss, adapt, predict, watch=adapt)
 
 
 def is_written(config: Config, path: tuple[str, ...]) -> bool:

@@ -72,6 +72,11 @@ def build(config: Config, model: base.Model, problem: base.Problem, earlier=None
     def adapt(weights: base.Weights, support: base.Examples) -> Learner:
         return Learner(solve(weights.trained, support), support.inputs)
 
+    def watch(weights: base.Weights, support: base.Examples, points: base.Points):
+        start = weights.trained
+        kept = descend(config, lambda params: gradient(params, start, support), start, points.counts)
+        return jax.lax.map(lambda params: points.observe(Learner(params, support.inputs)), kept)
+
     def loss(weights: base.Weights, episode: base.Episode, key, progress):
         learner = adapt(weights, episode.support)
         outputs = predict(learner, episode.query.inputs)
@@ -80,7 +85,7 @@ def build(config: Config, model: base.Model, problem: base.Problem, earlier=None
         residual = gradient(*constants, episode.support)
         return value, metrics | {"inner_gradient_norm": optax.tree.norm(residual)}
 
-    return base.Algorithm(init, loss, adapt, predict)
+    return base.Algorithm(init, loss, adapt, predict, watch=watch)
 
 
 def make_inner_gradient(config: Config, support_loss: Callable) -> Callable:
@@ -97,7 +102,8 @@ def make_solve(config: Config, support_loss: Callable, gradient: Callable) -> Ca
     """Make (start, support) -> φ*, with the implicit derivative in the start and none in the support."""
 
     def forward(start, support: base.Examples):
-        params = descend(config, lambda params: gradient(params, start, support), start)
+        kept = descend(config, lambda params: gradient(params, start, support), start, (config.inner_steps,))
+        params = trees.first(kept)
         return params, (params, support)
 
     def backward(residual, cotangent):
@@ -110,30 +116,44 @@ def make_solve(config: Config, support_loss: Callable, gradient: Callable) -> Ca
     return solve
 
 
-def descend(config: Config, gradient: Callable, start: base.PyTree) -> base.PyTree:
-    """Return where gradient descent from the start ends, at a rate that it searches on the way.
+def descend(config: Config, gradient: Callable, start: base.PyTree, counts: tuple[int, ...]) -> base.PyTree:
+    """Return where gradient descent from the start is after some numbers of steps, leaves [point, ...].
+
+    The rate is searched on the way. Where the descent ends earlier, it stays.
 
     Args:
       gradient: params -> the gradient of the inner problem at them.
+      counts: the numbers of steps, ascending.
     """
 
     def is_unfinished(state):
-        count, _, slope, _ = state
-        return (count < config.inner_steps) & (optax.tree.norm(slope) > config.tolerance)
+        count, _, slope, _, _ = state
+        return (count < counts[-1]) & (optax.tree.norm(slope) > config.tolerance)
+
+    def keep(kept, count, params):
+        """Return what is kept, with the parameters at every point that is not behind `count` steps."""
+        ahead = count <= jnp.asarray(counts)
+        return jax.tree.map(
+            lambda states, leaf: jnp.where(ahead.reshape(-1, *(1,) * leaf.ndim), leaf[None], states),
+            kept,
+            params,
+        )
 
     def step(state):
-        count, params, slope, rate = state
+        count, params, slope, rate, kept = state
         trial = trees.descend(params, slope, rate)
         trial_slope = gradient(trial)
         is_kept = optax.tree.vdot(trial_slope, slope) >= -0.5 * optax.tree.vdot(slope, slope)  # false for NaN
         params, slope = jax.tree.map(
             lambda new, old: jnp.where(is_kept, new, old), (trial, trial_slope), (params, slope)
         )
-        return count + 1, params, slope, rate * jnp.where(is_kept, GROWTH, SHRINKAGE)
+        rate = rate * jnp.where(is_kept, GROWTH, SHRINKAGE)
+        return count + 1, params, slope, rate, keep(kept, count + 1, params)
 
     rate = jnp.asarray(config.inner_lr, jax.tree.leaves(start)[0].dtype)
-    first_state = jnp.zeros((), jnp.int32), start, gradient(start), rate
-    return jax.lax.while_loop(is_unfinished, step, first_state)[1]
+    kept = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(counts), *leaf.shape)), start)
+    first_state = jnp.zeros((), jnp.int32), start, gradient(start), rate, kept
+    return jax.lax.while_loop(is_unfinished, step, first_state)[-1]
 
 
 def solve_system(config: Config, slope: Callable, params: base.PyTree, right: base.PyTree) -> base.PyTree:

@@ -79,8 +79,8 @@ def build(config: Config, model: base.Model, problem: base.Problem, earlier=None
     def init(key, episodes: base.Episode, earlier) -> base.Weights:
         return init_weights(config, model.init(key, trees.first(episodes.support.inputs)))
 
-    def adapt(weights: base.Weights, support: base.Examples) -> Learner:
-        return descend(weights.trained, support)[0]
+    def adapt(weights: base.Weights, support: base.Examples, points: base.Points | None = None):
+        return descend(weights.trained, support, points=points)[0]
 
     def update(weights: base.Weights, learner: Learner, support: base.Examples) -> Learner:
         return descend(restart(config, weights.trained, learner.params), support)[0]
@@ -89,7 +89,7 @@ def build(config: Config, model: base.Model, problem: base.Problem, earlier=None
         loss = outer_loss.make_query_loss(adapt, predict, problem.objective)
     else:
         loss = make_multi_step_loss(config, descend, predict, problem.objective)
-    return base.Algorithm(init, loss, adapt, predict, update)
+    return base.Algorithm(init, loss, adapt, predict, update, watch=adapt)
 
 
 def init_weights(config: Config, params: base.PyTree) -> base.Weights:
@@ -117,35 +117,46 @@ def init_rates(config: Config, adapting: base.PyTree, steps: int) -> base.PyTree
 def make_descend(config: Config, model: base.Model, objective: base.Objective) -> Callable:
     """Make (trained, support, observe) -> the learner after all steps, and what `observe` gave after each step.
 
-    `observe` takes the learner after one step; what it gives has leaves [step, ...].
+    `observe` takes the learner after one step; what it gives has leaves [step, ...]. With `points` what they note
+    takes the place of the learner, and nothing is given for each step.
     """
     optimizer = inner_loop.OPTIMIZERS[config.inner_optimizer]()
     support_loss = make_support_loss(config, model, objective)
     has_rates_per_step = config.learned_lr == "layer_and_step"
 
-    def descend(trained, support: base.Examples, observe=lambda learner: ()):
+    def descend(
+        trained, support: base.Examples, observe=lambda learner: (), points: base.Points | None = None
+    ):
         params, rates = split_trained(config, trained)
         stepwise, shared = trees.partition(params, lambda path: is_stepwise(config, path))
         adapting, fixed = trees.partition(shared, lambda path: adapts(config, path))
-        rows = {"rates": rates if has_rates_per_step else None, "stepwise": stepwise}
+        rows = select_rows(
+            {"rates": rates if has_rates_per_step else None, "stepwise": stepwise},
+            inner_loop.count_steps(config, points),
+        )
 
         def join(adapting, stepwise):
             return trees.merge(trees.merge(adapting, fixed), stepwise)
 
+        def make_learner(state) -> Learner:
+            (adapting, _), stepwise = state
+            return Learner(join(adapting, stepwise), support.inputs)
+
         def step(state, row):
             gradient = jax.grad(lambda adapting: support_loss(join(adapting, row["stepwise"]), support))
+            descent, _ = state
             step_rates = row["rates"] if has_rates_per_step else rates
-            state = inner_loop.take_step(
-                config, state, gradient(state[0]), step_rates, optimizer, config.order == "first"
+            descent = inner_loop.take_step(
+                config, descent, gradient(descent[0]), step_rates, optimizer, config.order == "first"
             )
-            return state, observe(Learner(join(state[0], row["stepwise"]), support.inputs))
+            state = descent, row["stepwise"]
+            return state, observe(make_learner(state))
 
-        start = adapting, optimizer.init(adapting)
-        (adapting, _), notes = inner_loop.repeat(
-            config, step, start, select_rows(rows, config.inner_steps), config.rematerialise
-        )
-        last = jax.tree.map(lambda leaf: leaf[min(max(config.inner_steps, 1), leaf.shape[0]) - 1], stepwise)
-        return Learner(join(adapting, last), support.inputs), notes
+        start = (adapting, optimizer.init(adapting)), trees.first(stepwise)
+        if points is not None:
+            return inner_loop.watch(points, step, start, make_learner, rows), ()
+        state, notes = inner_loop.repeat(config, step, start, rows, config.rematerialise)
+        return make_learner(state), notes
 
     return descend
 

@@ -62,9 +62,9 @@ def build(config: Config, model: base.Model, problem: base.Problem, earlier=None
     def init(key, episodes: base.Episode, earlier) -> base.Weights:
         return base.Weights(init_trained(config, model.init(key, trees.first(episodes.support.inputs))))
 
-    def adapt(weights: base.Weights, support: base.Examples) -> Learner:
+    def adapt(weights: base.Weights, support: base.Examples, points: base.Points | None = None):
         masks = jax.tree.map(jax.nn.sigmoid, weights.trained["masks"]) if config.mask else ()
-        return descend(weights.trained, support, masks)[0]
+        return descend(weights.trained, support, masks, points=points)[0]
 
     def loss(weights: base.Weights, episode: base.Episode, key, progress):
         masks = draw_masks(key, weights.trained["masks"], config.temperature) if config.mask else ()
@@ -77,7 +77,7 @@ def build(config: Config, model: base.Model, problem: base.Problem, earlier=None
         last_loss, metrics = outer_loss.judge(objective, predict(learner, query.inputs), query)
         return losses.mean() if is_trajectory else last_loss, metrics
 
-    return base.Algorithm(init, loss, adapt, predict)
+    return base.Algorithm(init, loss, adapt, predict, watch=adapt)
 
 
 def init_trained(config: Config, params: base.PyTree) -> dict[str, base.PyTree]:
@@ -100,10 +100,13 @@ def init_trained(config: Config, params: base.PyTree) -> dict[str, base.PyTree]:
 def make_descend(config: Config, support_loss: Callable) -> Callable:
     """Make (trained, support, masks, observe) -> the learner after all steps, and what `observe` gave after each step.
 
-    `observe` takes the learner after one step; what it gives has leaves [step, ...].
+    `observe` takes the learner after one step; what it gives has leaves [step, ...]. With `points` what they note
+    takes the place of the learner, and nothing is given for each step.
     """
 
-    def descend(trained, support: base.Examples, masks, observe=lambda learner: ()):
+    def descend(
+        trained, support: base.Examples, masks, observe=lambda learner: (), points: base.Points | None = None
+    ):
         first_params, warps = trained["params"], trained["warps"]
 
         def make_learner(params):
@@ -121,6 +124,8 @@ def make_descend(config: Config, support_loss: Callable) -> Callable:
             return state, observe(make_learner(state[0]))
 
         start = first_params, inner_loop.SGD.init(first_params)
+        if points is not None:
+            return inner_loop.watch(points, step, start, lambda state: make_learner(state[0])), ()
         (params, _), notes = inner_loop.repeat(config, step, start, rematerialise=config.rematerialise)
         return make_learner(params), notes
 
@@ -165,7 +170,7 @@ def apply_masks(gradient: base.PyTree, masks: Mapping) -> dict:
     )
 
 
-def draw_masks(key, logits: base.PyTree, temperature: float) -> base.PyTree:
+def draw_masks(key, logits: base.PyTree, temperature: float | jax.Array) -> base.PyTree:
     """Draw masks of zeros and ones, one with probability σ(logit); their derivative is that of the relaxed mask.
 
     Jang et al. 2016 (arXiv 1611.01144), Maddison et al. 2016 (1611.00712): the difference of two Gumbel variables is

@@ -59,45 +59,52 @@ def build(config: Config, model: base.Model, problem: base.Problem, earlier=None
     def init(key, episodes: base.Episode, earlier) -> base.Weights:
         return base.Weights(model.init(key, trees.first(episodes.support.inputs)))
 
-    def descend(params, examples: base.Examples, key):
+    def descend(params, examples: base.Examples, reference, key, points: base.Points | None = None):
         def step(state, batch):
             chosen = examples if batch is None else jax.tree.map(lambda leaf: leaf[batch], examples)
             gradient = jax.grad(support_loss)(state[0], chosen)
             return inner_loop.take_step(config, state, gradient, config.inner_lr, optimizer, True), ()
 
-        start = params, optimizer.init(params)
-        return inner_loop.repeat(config, step, start, draw_batches(config, examples, key))[0][0]
+        def finish(state):
+            return Learner(state[0], reference)
 
-    def adapt(weights: base.Weights, support: base.Examples) -> Learner:
-        return Learner(descend(weights.trained, support, jax.random.key(0)), support.inputs)
+        start = params, optimizer.init(params)
+        rows = draw_batches(config, examples, key, inner_loop.count_steps(config, points))
+        return inner_loop.run(config, step, start, finish, points, rows=rows)
+
+    def adapt(weights: base.Weights, support: base.Examples, points: base.Points | None = None):
+        return descend(weights.trained, support, support.inputs, jax.random.key(0), points)
 
     def update(weights: base.Weights, learner: Learner, support: base.Examples) -> Learner:
-        return Learner(descend(learner.params, support, jax.random.key(0)), support.inputs)
+        return descend(learner.params, support, support.inputs, jax.random.key(0))
 
     def loss(weights: base.Weights, episode: base.Episode, key, progress):
         support, query = episode.support, episode.query
         examples = target_kinds.join(support, query) if config.trains_on == "all" else support
         start = jax.lax.stop_gradient(weights.trained)
-        params = jax.lax.stop_gradient(descend(start, examples, key))
-        squares = jax.tree.map(lambda old, new: jnp.sum(jnp.square(old - new)), weights.trained, params)
-        _, metrics = outer_loss.judge(
-            problem.objective, predict(Learner(params, support.inputs), query.inputs), query
+        learner = jax.lax.stop_gradient(descend(start, examples, support.inputs, key))
+        squares = jax.tree.map(
+            lambda old, new: jnp.sum(jnp.square(old - new)), weights.trained, learner.params
         )
+        _, metrics = outer_loss.judge(problem.objective, predict(learner, query.inputs), query)
         return 0.5 * sum(jax.tree.leaves(squares)), metrics
 
-    return base.Algorithm(init, loss, adapt, predict, update)
+    return base.Algorithm(init, loss, adapt, predict, update, watch=adapt)
 
 
-def draw_batches(config: Config, examples: base.Examples, key):
+def draw_batches(config: Config, examples: base.Examples, key, steps: int):
     """Return the examples of every inner step, int32 [step, size]; None if each step sees them all."""
     count = jax.tree.leaves(examples.targets)[0].shape[0]
     if config.inner_batch is None or config.inner_batch >= count:
         return None
-    return draw_passes(key, count, config.inner_batch, config.inner_steps)
+    return draw_passes(key, count, config.inner_batch, steps)
 
 
 def draw_passes(key, count: int, size: int, steps: int):
-    """Return which of `count` examples each step sees: pass after pass, each in a new random order."""
+    """Return which of `count` examples each step sees: pass after pass, each in a new random order.
+
+    More steps begin with the same orders, because the keys of `split` do not depend on how many there are.
+    """
     passes = -(-steps * size // count)
     order = jax.vmap(lambda pass_key: jax.random.permutation(pass_key, count))(jax.random.split(key, passes))
     return order.reshape(-1)[: steps * size].reshape(steps, size)

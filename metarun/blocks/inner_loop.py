@@ -1,7 +1,8 @@
 """Gradient descent on the support: the loss it descends, its steps, their optimizers, and the learner they give.
 
-`descend` is the whole loop. An algorithm that does more in a step, or looks at the learner between steps, calls
-`repeat` with a step of its own, made of `take_step` or `bound`.
+`descend` is the whole loop. An algorithm that does more in a step, or looks at the learner between steps, calls `run`
+with a step of its own, made of `take_step` or `bound`. Both give the learner after all steps, or what is noted of it at
+the points of its curve, which is `Algorithm.watch`.
 """
 
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from metarun import base, trees
@@ -62,12 +64,16 @@ def descend(
     params: base.PyTree,
     rates: base.PyTree | None = None,
     optimizer: optax.GradientTransformation = SGD,
+    finish: Callable = lambda params: params,
+    points: base.Points | None = None,
 ) -> base.PyTree:
-    """Return the parameters after all inner steps.
+    """Return the learner after all inner steps, or what is noted of it at some points.
 
     Args:
       gradient: params -> the gradient of the support loss at them.
       rates: as in `trees.descend`; None: `inner_lr`.
+      finish: params -> the learner.
+      points: as in `run`.
     """
     rates = config.inner_lr if rates is None else rates
 
@@ -76,8 +82,7 @@ def descend(
         return take_step(config, state, gradient(state[0]), rates, optimizer, first_order), ()
 
     start = params, optimizer.init(params)
-    (params, _), _ = repeat(config, step, start, rematerialise=config.rematerialise)
-    return params
+    return run(config, step, start, lambda state: finish(state[0]), points, config.rematerialise)
 
 
 def take_step(
@@ -104,6 +109,58 @@ def bound(config: InnerSteps, gradient: base.PyTree, first_order: bool) -> base.
     if config.inner_clip_norm is not None:
         gradient = trees.clip_norm(gradient, config.inner_clip_norm)
     return jax.lax.stop_gradient(gradient) if first_order else gradient
+
+
+def run(
+    config: InnerSteps,
+    step: Callable,
+    start: base.PyTree,
+    finish: Callable,
+    points: base.Points | None = None,
+    rematerialise: bool = False,
+    rows: base.PyTree = (),
+) -> base.PyTree:
+    """Return the learner after all inner steps, or what is noted of it at some points, leaves [point, ...].
+
+    Args:
+      step: (state, row) -> (state, note), as in `repeat`.
+      finish: state -> the learner.
+      points: None: the learner is returned.
+      rows: as many as `count_steps` says.
+    """
+    if points is None:
+        return finish(repeat(config, step, start, rows, rematerialise)[0])
+    return watch(points, step, start, finish, rows)
+
+
+def count_steps(config: InnerSteps, points: base.Points | None) -> int:
+    """Return how many inner steps `run` takes."""
+    return config.inner_steps if points is None else points.counts[-1]
+
+
+def watch(
+    points: base.Points, step: Callable, start: base.PyTree, finish: Callable, rows: base.PyTree = ()
+) -> base.PyTree:
+    """Return what is noted of the learner at the points of one inner loop, leaves [point, ...].
+
+    The loop is compiled as one step, whatever `loop` says: nobody differentiates it. States are kept at the points
+    alone, and the learners are observed one after the other, so that memory does not grow with the steps.
+    """
+    steps = points.counts[-1]
+    # Each step writes its state to the next point, so that the last one to write there is the point's own.
+    places = np.searchsorted(points.counts, np.arange(1, steps + 1)).astype(np.int32)
+
+    def keep(carry, row):
+        place, own_row = row
+        state, _ = step(carry[0], own_row)
+        kept = jax.tree.map(
+            lambda states, leaf: jax.lax.dynamic_update_index_in_dim(states, leaf, place, 0), carry[1], state
+        )
+        return (state, kept), ()
+
+    kept = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(points.counts), *jnp.shape(leaf))), start)
+    (_, kept), _ = jax.lax.scan(keep, (start, kept), (places, rows), length=steps)
+    return jax.lax.map(lambda state: points.observe(finish(state)), kept)
 
 
 def repeat(config: InnerSteps, step: Callable, state, rows=(), rematerialise: bool = False):

@@ -52,5 +52,5 @@ def similarities(
 ) -> Float[Array, "example point"]:
     """Return logits: −scale · ‖f − p‖², or scale · cos(f, p); see `options.Similarity`."""
     if config.distance == "euclidean":
-        return -(config.scale or 1.0) * squared_distances(features, points)
-    return (config.scale or COSINE_SCALE) * cosines(features, points)
+        return -(1.0 if config.scale is None else config.scale) * squared_distances(features, points)
+    return (COSINE_SCALE if config.scale is None else config.scale) * cosines(features, points)

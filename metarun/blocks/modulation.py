@@ -43,16 +43,28 @@ def repeat_rate(params: PyTree, rate: Any) -> PyTree:
     return jax.tree.map(lambda leaf: rate, select_adapting(params))
 
 
-def descend(config: InnerLoop, gradient: Callable, params: PyTree, rates: PyTree) -> PyTree:
-    """Return the parameters after all inner steps, θ − rates ∘ ∇L_S(θ) each; the maps of the modulation stay.
+def descend(
+    config: InnerLoop,
+    gradient: Callable,
+    params: PyTree,
+    rates: PyTree,
+    finish: Callable,
+    points: base.Points | None,
+) -> PyTree:
+    """Return the learner after all inner steps, θ − rates ∘ ∇L_S(θ) each; the maps of the modulation stay.
 
     Args:
       gradient: params -> the gradient of the support loss at them.
       rates: for every array that adapts one number, or as many as it has.
+      finish: params -> the learner.
+      points: None, or where something is noted of the learner, which is then returned; see `inner_loop.run`.
     """
     maps, adapting = trees.partition(params, is_modulation)
 
     def select_gradient(adapting):
         return select_adapting(gradient(trees.merge(adapting, maps)))
 
-    return trees.merge(inner_loop.descend(config, select_gradient, adapting, rates), maps)
+    def join(adapting):
+        return finish(trees.merge(adapting, maps))
+
+    return inner_loop.descend(config, select_gradient, adapting, rates, finish=join, points=points)

@@ -1,5 +1,6 @@
 """`metarun train`."""
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from metarun import errors
 from metarun.cli.arguments import Overrides
 
 
@@ -20,30 +22,51 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the config, build everything, and train nothing.")
     ] = False,
+    cost: Annotated[
+        bool,
+        typer.Option("--cost", help="With --dry-run: compile, take ten steps, and say what training costs."),
+    ] = False,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print the resolved config, and do nothing.")
     ] = False,
 ) -> None:
     """Meta-train, then evaluate. The last line of stdout is the run directory."""
     from metarun import config
+    from metarun.hosts import guardian, placement
 
+    if cost and not dry_run:
+        raise errors.UsageError(
+            "--cost is a part of --dry-run", "metarun train", "add --dry-run, or leave --cost out"
+        )
     run_config = config.load(config_file, overrides or [])
     if print_config:
         typer.echo(config.to_yaml(run_config), nl=False)
         return
-    from metarun.cli import progress_display, text_tables
+    place = None if dry_run else placement.find_placement(run_config.accelerator.hosts, os.environ)
+    if place is not None:
+        guardian.guard(str(place))  # before jax is imported: it goes on in a child
+    from metarun.cli import cost_report, progress_display, text_tables
     from metarun.data import observers
     from metarun.runs import directory
 
     name = name_config(config_file)
     path = run_dir or (resume and directory.find_newest(name)) or directory.make_path(name)
     from metarun import experiment
+    from metarun.hosts import meeting
 
+    if cost:
+        with progress_display.show_progress() as progress, observers.report_to(progress.preparing):
+            costs = experiment.measure_cost(run_config, progress)
+        cost_report.print_costs(costs)
+        return
     if dry_run:
         typer.echo(experiment.describe_dry_run(run_config))
         return
     with progress_display.show_progress() as progress, observers.report_to(progress.preparing):
-        result = experiment.train(run_config, path, resume, sys.argv, progress)
+        processes = meeting.join(run_config.accelerator.hosts)
+        result = experiment.train(run_config, path, resume, sys.argv, progress, processes)
+    if not processes.is_first:
+        return
     text_tables.print_result(result)
     typer.echo(result["run"])
 

@@ -4,13 +4,14 @@
 """
 
 from metarun.config.run_file import document, load, to_yaml
-from metarun.config.schema import Accelerator, Checkpoint, Evaluation, RunConfig, Stage, Training
+from metarun.config.schema import Accelerator, Checkpoint, Evaluation, Hosts, RunConfig, Stage, Training
 from metarun.config.selection import Selection
 
 __all__ = [
     "Accelerator",
     "Checkpoint",
     "Evaluation",
+    "Hosts",
     "RunConfig",
     "Selection",
     "Stage",

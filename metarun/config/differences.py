@@ -1,5 +1,6 @@
 """The keys in which two configs differ, and those that may differ on resume and in an evaluation of a finished run."""
 
+from dataclasses import replace
 from typing import Any
 
 from metarun import config, errors
@@ -20,6 +21,16 @@ def check_resume(before: config.RunConfig, after: config.RunConfig, where: str) 
             where,
             "resume it with its own config, or begin a new run without --resume",
         )
+
+
+def keep_settled(before: config.RunConfig, after: config.RunConfig) -> config.RunConfig:
+    """Return the config `after`, which may resume `before`, with the task chunks that `before` has settled."""
+    stages = []
+    for old, new in zip(before.stages, after.stages, strict=True):
+        if new.training.task_chunk == "auto":
+            new = replace(new, training=replace(new.training, task_chunk=old.training.task_chunk))
+        stages.append(new)
+    return replace(after, stages=tuple(stages))
 
 
 def check_evaluation(before: config.RunConfig, after: config.RunConfig) -> None:

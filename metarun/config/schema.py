@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from metarun.config.optimizers import Adam
 from metarun.config.selection import Kind, Selection
-from metarun.ranges import Above, AtLeast, Between
+from metarun.ranges import Above, AtLeast, AtMost, Between
 
 Count = Annotated[int, AtLeast(1)]
 LAST_SEED = 2**32 - 1
@@ -51,14 +51,16 @@ class Training:
     part_rates: tuple[PartRate, ...] = ()  # parts that learn more slowly or faster than the rest; empty: none
     turns: Turns = ()  # groups of parts that are updated one after another; empty: all at once
     mode: Mode = "inductive"  # whose statistics normalise the query during training
-    # Tasks that a device computes at once; it must divide tasks_per_step; null: all.
-    task_chunk: Count | None = None
+    # Tasks that a device computes at once; it must divide tasks_per_step; null: all. auto: on a CPU, as many as the
+    # cache of a core holds; elsewhere all, if the memory holds them. The run's own config then has the number. If
+    # a CPU does not compute all at once, its cores share them out, unless accelerator.devices says otherwise.
+    task_chunk: Count | Literal["auto"] | None = "auto"
     # Steps between two returns to the host, which never changes results; null: as many as take about a second,
     # at most 1,000.
     chunk: Count | None = None
 
     def __post_init__(self) -> None:
-        if self.task_chunk and self.tasks_per_step % self.task_chunk:
+        if isinstance(self.task_chunk, int) and self.tasks_per_step % self.task_chunk:
             raise ValueError(
                 f"task_chunk {self.task_chunk} does not divide tasks_per_step {self.tasks_per_step}"
             )
@@ -136,12 +138,44 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class Hosts:
+    """The place of this process in a run of several processes. SLURM, Open MPI and TPU pods say it themselves."""
+
+    # HOST:PORT where process 0 listens, which all must reach; null: JAX_COORDINATOR_ADDRESS, or what the cluster says.
+    coordinator: str | None = None
+    # Processes of the run; null: JAX_NUM_PROCESSES, or what the cluster says; 1: this one alone, whatever those say.
+    count: Count | None = None
+    # This process, from 0 to count - 1; null: JAX_PROCESS_ID, or what the cluster says.
+    index: Annotated[int, AtLeast(0)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.coordinator is not None and not re.fullmatch(r"[^\s:]\S*:[0-9]{1,5}", self.coordinator):
+            raise ValueError(
+                f"the coordinator {self.coordinator!r} is no address",
+                "give the host and the port of process 0, such as 10.0.0.1:4321",
+            )
+        if self.count is not None and self.index is not None and self.index >= self.count:
+            raise ValueError(
+                f"there is no process {self.index} of {self.count}",
+                f"use an index from 0 to {self.count - 1}",
+            )
+
+
+@dataclass(frozen=True)
 class Accelerator:
     """The devices that compute, and their precision."""
 
     platform: Literal["auto", "cpu", "gpu", "tpu"] = "auto"  # auto: the fastest that is present
-    devices: Count | None = None  # number of devices; null: all
-    precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"  # precision of matrix products
+    devices: Count | None = None  # number of devices, of each process; null: all
+    # Precision of what matrix products and convolutions multiply; they add in float32, and all else is float32.
+    # A CPU computes all of it in float32.
+    precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"
+    # Share of a GPU's memory that the run takes when it starts; null: what the environment says, else 0.75.
+    memory_fraction: Annotated[float, Above(0), AtMost(1)] | None = None
+    # Compute the same bits on a GPU in every process, at some cost of speed: no sums in changing order, and no
+    # choice of kernels by their time. A CPU always does.
+    deterministic: bool = False
+    hosts: Hosts = Hosts()  # the processes that train the run together
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ The list depends on the evaluation's own seed, the split and the task family, an
 algorithm. Its hash says which list it was.
 """
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -53,7 +54,12 @@ def freeze(
 
 def make_keys(seed: int, split: str, count: int) -> Key[Array, "episode"]:
     """Return the keys of a frozen list, one for each episode."""
-    key = jax.random.fold_in(jax.random.key(seed), SPLITS.index(split))
+    return _make_keys(np.uint32(seed), np.uint32(SPLITS.index(split)), count)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _make_keys(seed, split, count: int) -> Key[Array, "episode"]:
+    key = jax.random.fold_in(jax.random.key(seed), split)
     return jax.vmap(lambda index: jax.random.fold_in(key, index))(jnp.arange(count))
 
 
@@ -64,24 +70,28 @@ def hash_episodes(episodes: FrozenEpisodes, recipe: Mapping[str, Any]) -> str:
     that are computed differ in their last bit between devices; the recipe and the keys stand for those.
     """
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True, default=str).encode())
-    digest.update(np.asarray(jax.random.key_data(episodes.keys)).tobytes())
 
-    def sample_integers(key):
-        leaves = jax.tree.leaves(episodes.family.sample(episodes.data, key))
-        return [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.integer)]
+    @jax.jit
+    def sample_integers(data: PyTree, keys):
+        def sample(key):
+            leaves = jax.tree.leaves(episodes.family.sample(data, key))
+            return [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.integer)]
 
-    for column in jax.jit(lambda keys: jax.lax.map(sample_integers, keys))(episodes.keys):
+        return jax.random.key_data(keys), *jax.lax.map(sample, keys)
+
+    for column in jax.device_get(sample_integers(episodes.data, episodes.keys)):
         digest.update(np.ascontiguousarray(column).tobytes())
     return digest.hexdigest()[:16]
 
 
 def group_episodes(episodes: FrozenEpisodes) -> Int[np.ndarray, "episode"] | None:
     """Return the place of each episode among the family's groups; None: the family has no groups."""
-    family, data = episodes.family, episodes.data
-    groups = family.groups
+    family, groups = episodes.family, episodes.family.groups
     if groups is None:
         return None
-    locate = jax.jit(
-        lambda keys: jax.lax.map(lambda key: groups.locate(family.sample(data, key).facts), keys)
-    )
-    return np.asarray(locate(episodes.keys))
+
+    @jax.jit
+    def locate(data: PyTree, keys):
+        return jax.lax.map(lambda key: groups.locate(family.sample(data, key).facts), keys)
+
+    return np.asarray(locate(episodes.data, episodes.keys))

@@ -1,20 +1,27 @@
 """Measuring learners on frozen episodes, compiled, with a value for every episode."""
 
+import functools
 from collections.abc import Callable, Mapping
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key, PRNGKeyArray
 
-from metarun import base
+from metarun import base, numbers
 from metarun.base import PyTree
 from metarun.evaluation.episodes import FrozenEpisodes
 from metarun.evaluation.statistics import Values
+from metarun.evaluation.variants import Variant, observe_variants
+from metarun.numbers import Numbers
 
 
 def make_measurement(
-    variants: Mapping[str, base.Algorithm], episodes: FrozenEpisodes, at_once: int, axes: int = 0
+    variants: Mapping[str, Variant],
+    episodes: FrozenEpisodes,
+    at_once: int,
+    axes: int = 0,
+    listed: Numbers | None = None,
+    renumber: Callable[[Numbers], Mapping[str, Variant]] | None = None,
 ) -> Callable[[base.Weights], Values]:
     """Make weights -> Values: every variant on every episode, in one program.
 
@@ -22,31 +29,37 @@ def make_measurement(
       at_once: episodes that are computed in parallel, as in training, so that the memory is known to suffice.
       axes: how many leading axes the weights have, for learners that are all measured on the same episodes. The
         values have the same leading axes.
+      listed: the numbers of the variants that the program takes as arguments; None: all are constants in it.
+      renumber: gives the variants with other numbers; see `metarun.numbers`.
     """
     family = episodes.family
     objective = family.problem.objective
 
-    def measure_episode(weights: base.Weights, data: PyTree, key: PRNGKeyArray):
+    def measure_episode(
+        chosen: Mapping[str, Variant], weights: base.Weights, data: PyTree, key: PRNGKeyArray
+    ):
         episode = family.sample(data, key)
 
-        def measure_variant(algorithm: base.Algorithm):
-            learner = algorithm.adapt(weights, episode.support)
-            return objective.metrics(lambda inputs: algorithm.predict(learner, inputs), episode.query)
+        def judge(algorithm: base.Algorithm, learner: PyTree) -> dict[str, PyTree]:
+            return objective.metrics(functools.partial(algorithm.predict, learner), episode.query)
 
-        return {name: measure_variant(algorithm) for name, algorithm in variants.items()}
+        return observe_variants(chosen, weights, episode.support, judge)
 
-    @jax.jit
-    def measure_batches(weights: base.Weights, data: PyTree, keys: Key[Array, "episode"]):
-        measure_batch = jax.vmap(measure_episode, in_axes=(None, None, 0))
+    count = episodes.keys.shape[0]
+    # The last batch is filled with episodes from the start of the list.
+    order = np.resize(np.arange(count), (-(-count // at_once), at_once))
+
+    def measure_batches(values: Numbers, weights: base.Weights, data: PyTree, keys: Key[Array, "episode"]):
+        chosen = renumber(values) if renumber else variants
+        measure_batch = jax.vmap(functools.partial(measure_episode, chosen), in_axes=(None, None, 0))
         for _ in range(axes):
             measure_batch = jax.vmap(measure_batch, in_axes=(0, None, None))
-        return jax.lax.map(lambda batch: measure_batch(weights, data, batch), keys.reshape(-1, at_once))
+        return jax.lax.map(lambda batch: measure_batch(weights, data, batch), keys[order])
+
+    measure_all = numbers.jit(measure_batches, listed or {})
 
     def measure(weights: base.Weights) -> Values:
-        count = episodes.keys.shape[0]
-        # The last batch is filled with episodes from the start of the list.
-        order = jnp.arange(-(-count // at_once) * at_once) % count
-        batches = jax.device_get(measure_batches(weights, episodes.data, episodes.keys[order]))
+        batches = jax.device_get(measure_all(weights, episodes.data, episodes.keys))
         columns = jax.tree.map(lambda leaf: join_batches(leaf, axes, count), batches)
         return {  # in the order of the variants: jax has sorted the keys
             variant: score_columns(objective, columns[variant], axes) for variant in variants

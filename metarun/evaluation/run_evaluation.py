@@ -12,6 +12,7 @@ from metarun.evaluation import results, variants
 from metarun.evaluation.episodes import FrozenEpisodes
 from metarun.evaluation.measurement import make_measurement
 from metarun.evaluation.statistics import Values
+from metarun.numbers import Numbers
 from metarun.progress import Progress
 from metarun.stages import Stage, Trained
 
@@ -85,9 +86,18 @@ def measure_stage(
     Raises:
       ConfigError: the learner cannot tell as many classes apart.
     """
-    chosen = variants.choose_variants(stage, tasks.evaluated.problem, settings.modes, settings.inner_steps)
+
+    def choose(values: Numbers) -> dict[str, variants.Variant]:
+        problem = tasks.evaluated.problem
+        return variants.choose_variants(
+            stage.take_numbers(values), problem, settings.modes, settings.inner_steps
+        )
+
     variants.check_ways(stage, tasks, settings.modes[0], weights)
-    return make_measurement(chosen, episodes, stage.at_once, len(stage.axes))(weights)
+    measure = make_measurement(
+        choose({}), episodes, stage.at_once, len(stage.axes), stage.list_numbers(), choose
+    )
+    return measure(weights)
 
 
 def find_best_members(

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import stdtrit
 
 Values = dict[str, dict[str, np.ndarray]]  # {variant: {metric: [episode]}}, or [replica, member, episode]
 
@@ -19,6 +18,8 @@ class Interval(NamedTuple):
 
 def estimate_mean(values: Float[np.ndarray, "episode"]) -> Interval:
     """Return the mean and Student's interval of two or more independent values."""
+    from scipy.special import stdtrit  # its import takes a tenth of a second, which --help need not wait for
+
     count = values.shape[0]
     deviation = float(np.std(values, ddof=1, dtype=np.float64))
     return Interval(

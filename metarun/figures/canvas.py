@@ -3,17 +3,19 @@
 import io
 from collections.abc import Callable
 from pathlib import Path
-
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from typing import Any
 
 from metarun.runs import files
 
 DOTS_PER_INCH = 120
 
 
-def write_figure(path: Path, draw: Callable[[Figure], None], size: tuple[float, float] = (8.0, 4.5)) -> None:
+def write_figure(path: Path, draw: Callable[[Any], None], size: tuple[float, float] = (8.0, 4.5)) -> None:
     """Draw a figure of `size` inches and write it as PNG."""
+    # Imported here: no training waits for it.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=size, dpi=DOTS_PER_INCH, layout="constrained")
     FigureCanvasAgg(figure)
     draw(figure)

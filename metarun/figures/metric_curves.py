@@ -4,7 +4,6 @@ import math
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 POINTS = 200  # of a curve: more could not be told apart
 COLUMNS = 3  # of panels: more would be too narrow for their labels
@@ -35,7 +34,7 @@ def lay_out_panels(panels: int) -> tuple[int, int]:
     return rows, max(1, -(-panels // rows))
 
 
-def draw_curves(figure: Figure, rows: list[dict[str, Any]], selection: str) -> None:
+def draw_curves(figure, rows: list[dict[str, Any]], selection: str) -> None:
     """Draw a panel for each metric of one stage: training (means of equal parts) and validation with its interval."""
     names = choose_metrics(rows, selection)
     training = [row for row in rows if row["split"] == "train"]

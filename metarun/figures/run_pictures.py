@@ -1,18 +1,22 @@
 """The pictures that a run leaves: the curves of every stage, and one episode as the family draws it."""
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from metarun import base, config
+from metarun import base, config, numbers
 from metarun.assembly import Tasks
 from metarun.evaluation import episodes, variants
 from metarun.figures import canvas, metric_curves
 from metarun.runs import directory, metrics
 from metarun.stages import Stage, Trained, take_learner
+
+# The programs of a picture run once, on one task. So on a CPU they are not made fast: they compile in one second where
+# they would take eight. Their numbers differ by rounding.
+COMPILER = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
 
 def write(
@@ -53,25 +57,45 @@ def write_episode(
     draw = tasks.evaluated.draw
     if draw is None:
         return
-    frozen = episodes.freeze(tasks, settings, count=1)
-    episode = jax.jit(frozen.family.sample)(frozen.data, frozen.keys[0])
-    predictors = make_predictors(stage, weights, tasks, settings, episode.support)
-    canvas.write_figure(path, lambda figure: draw(figure, jax.device_get(episode), predictors))
+    episode, predictors = prepare_episode(stage, weights, tasks, settings)
+    canvas.write_figure(path, lambda figure: draw(figure, episode, predictors))
 
 
-def make_predictors(
-    stage: Stage, weights: base.Weights, tasks: Tasks, settings: config.Evaluation, support: base.Examples
-) -> dict:
-    """Return {inner steps: predict}; an algorithm without inner steps has one predictor, at None."""
-    chosen = variants.choose_variants(
-        stage, tasks.evaluated.problem, settings.modes[:1], settings.inner_steps
-    )
-    names = {"unadapted": 0, "adapted": stage.adapted_steps}
-    predictors = {}
-    for variant, algorithm in chosen.items():
-        name = variant.split("/")[1]
-        steps = names[name] if name in names else int(name)
-        learner = jax.jit(algorithm.adapt)(weights, support)
-        predict = jax.jit(algorithm.predict)
-        predictors[steps] = lambda inputs, p=predict, state=learner: jax.device_get(p(state, inputs))
-    return dict(sorted(predictors.items()))
+def prepare_episode(
+    stage: Stage, weights: base.Weights, tasks: Tasks, settings: config.Evaluation
+) -> tuple[base.Episode, dict[int | None, Callable]]:
+    """Return the first frozen episode as numpy arrays, and {inner steps: predict}, with few steps first.
+
+    An algorithm without inner steps has one predictor, at None.
+    """
+
+    def choose(values: numbers.Numbers) -> dict[str, variants.Variant]:
+        problem = tasks.evaluated.problem
+        return variants.choose_variants(
+            stage.take_numbers(values), problem, settings.modes[:1], settings.inner_steps
+        )
+
+    chosen = choose({})
+    frozen = episodes.freeze(tasks, settings)
+
+    def adapt(values: numbers.Numbers, weights: base.Weights, data: base.PyTree, keys):
+        episode = frozen.family.sample(data, keys[0])
+        return episode, variants.observe_variants(
+            choose(values), weights, episode.support, lambda _, learner: learner
+        )
+
+    options = COMPILER if jax.default_backend() == "cpu" else None
+    adapt_once = numbers.jit(adapt, stage.list_numbers(), options)
+    episode, learners = jax.device_get(adapt_once(weights, frozen.data, frozen.keys))
+    programs = {
+        variant.algorithm: jax.jit(variant.algorithm.predict, compiler_options=options)
+        for variant in chosen.values()
+    }
+
+    def make_predict(name: str) -> Callable:
+        predict, learner = programs[chosen[name].algorithm], learners[name]
+        return lambda inputs: jax.device_get(predict(learner, inputs))
+
+    steps = variants.name_steps(stage, settings.inner_steps)
+    named = {count: make_predict(f"{settings.modes[0]}/{name}") for name, count in steps.items()}
+    return episode, dict(sorted(named.items()))

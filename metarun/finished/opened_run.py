@@ -26,6 +26,7 @@ class OpenedRun(NamedTuple):
     tasks: Tasks
     stages: list[Stage]  # all of them
     trained: dict[str, Trained]  # the stages up to the one that was named, if they have a checkpoint
+    device: jax.Device  # that holds all of it
 
     @property
     def stage(self) -> Stage:
@@ -59,7 +60,7 @@ def open_run(run: FinishedRun, *, outline: bool = False) -> OpenedRun:
     tasks = assembly.outline_tasks(run.config) if outline else assembly.build_tasks(run.config, device)
     stages = assembly.build_stages(run.config, tasks.family.problem)
     needed = stages[: run.stage_names.index(run.chosen_stage) + 1]
-    return OpenedRun(run, tasks, stages, restore(run, tasks, needed, device))
+    return OpenedRun(run, tasks, stages, restore(run, tasks, needed, device), device)
 
 
 def open_learner(run: FinishedRun) -> OpenedLearner:

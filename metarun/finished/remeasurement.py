@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from metarun import hardware
 from metarun.evaluation import run_evaluation
 from metarun.finished.finished_run import FinishedRun
 from metarun.finished.opened_run import open_run
@@ -19,4 +20,5 @@ def measure(run: FinishedRun, progress: Progress) -> dict[str, Any]:
     evaluation = run_evaluation.evaluate(
         opened.stages, trained, opened.tasks, run.config.evaluation, progress
     )
-    return {"run": str(run.path)} | evaluation.result
+    used = hardware.describe([opened.device])
+    return {"run": str(run.path), "accelerator": used} | evaluation.result

@@ -25,6 +25,9 @@ class Config:
     downsample: Literal["stride", "max_pool"] = "stride"  # what halves height and width in each block
     normalisation: Literal["batch", "layer", "none"] = "batch"  # before each ReLU
     head: Literal["mean", "flatten"] = "mean"  # average the positions before the last layer, or keep them all
+    # How a convolution is computed: as matrix products, by the device's own operation, or whichever of the two was
+    # measured to be faster on the device. They differ by rounding alone.
+    convolution: Literal["auto", "products", "native"] = "auto"
 
 
 class Block(nn.Module):
@@ -38,7 +41,7 @@ class Block(nn.Module):
         initial = nn.initializers.glorot_uniform()
         kernel = self.param(base.KERNEL, initial, (3, 3, channels, config.width))
         strided = config.downsample == "stride"
-        features = _convolution.convolve(inputs, kernel, stride=2 if strided else 1)
+        features = _convolution.convolve(inputs, kernel, 2 if strided else 1, config.convolution)
         if config.normalisation != "batch":  # batch normalisation would subtract a bias again
             bias = self.param(base.BIAS, nn.initializers.zeros, (config.width,))
             features = features + bias.reshape(1, 1, 1, -1)

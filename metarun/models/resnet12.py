@@ -28,6 +28,9 @@ class Config:
     multiples: tuple[Annotated[float, Above(0)], ...] = (1.0, 2.5, 5.0, 10.0)
     normalisation: Literal["batch", "layer", "none"] = "batch"  # after each convolution
     head: Literal["mean", "flatten"] = "mean"  # average the positions before the last layer, or keep them all
+    # How a convolution is computed: as matrix products, by the device's own operation, or whichever of the two was
+    # measured to be faster on the device. They differ by rounding alone.
+    convolution: Literal["auto", "products", "native"] = "auto"
 
     def __post_init__(self):
         if not self.multiples or min(self.channels) < 1:
@@ -45,13 +48,14 @@ class Convolution(nn.Module):
     channels: int
     window: int
     normalisation: _normalisation.Kind
+    form: _convolution.Form
 
     @nn.compact
     def __call__(self, inputs, reference_count: int, condition=None):
         # He et al. 2015 (1502.01852) with the outgoing connections, as in MetaOptNet.
         initial = nn.initializers.variance_scaling(2 / (1 + SLOPE**2), "fan_out", "normal")
         shape = (self.window, self.window, inputs.shape[-1], self.channels)
-        features = _convolution.convolve(inputs, self.param(base.KERNEL, initial, shape))
+        features = _convolution.convolve(inputs, self.param(base.KERNEL, initial, shape), form=self.form)
         if self.normalisation != "batch":  # batch normalisation would subtract a bias again
             bias = self.param(base.BIAS, nn.initializers.zeros, (self.channels,))
             features = features + bias.reshape(1, 1, 1, -1)
@@ -63,11 +67,12 @@ class Block(nn.Module):
     """Three convolutions beside one of 1×1; their sum is rectified and pooled to half the height and width."""
 
     channels: int
-    normalisation: _normalisation.Kind
+    config: Config
 
     def setup(self):
-        self.convolutions = [Convolution(self.channels, 3, self.normalisation) for _ in range(3)]
-        self.around = Convolution(self.channels, 1, self.normalisation)
+        options = (self.config.normalisation, self.config.convolution)
+        self.convolutions = [Convolution(self.channels, 3, *options) for _ in range(3)]
+        self.around = Convolution(self.channels, 1, *options)
 
     def __call__(self, inputs, reference_count: int, condition=None):
         *first, last = self.convolutions
@@ -85,7 +90,7 @@ class ResidualNetwork(nn.Module):
     output_size: int
 
     def setup(self):
-        self.blocks = [Block(channels, self.config.normalisation) for channels in self.config.channels]
+        self.blocks = [Block(channels, self.config) for channels in self.config.channels]
         self.head = nn.Dense(self.output_size)
 
     def embed(self, inputs, reference_count: int, condition=None):

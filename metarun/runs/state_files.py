@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint
 
 from metarun import errors
 from metarun.base import PyTree
@@ -56,8 +55,10 @@ def write(folder: Path, arrays: dict[str, np.ndarray]) -> None:
     """
     with _storage_errors(folder):
         if stored := {name: array for name, array in arrays.items() if array.size}:
+            from orbax.checkpoint import args
+
             with _make_checkpointer() as checkpointer:
-                checkpointer.save(folder, orbax.checkpoint.args.PyTreeSave(stored))
+                checkpointer.save(folder, args.PyTreeSave(stored))
         else:
             folder.mkdir()
         for path in [*folder.rglob("*"), folder]:
@@ -87,13 +88,24 @@ def read(folder: Path, leaves: dict[str, Any]) -> dict[str, np.ndarray]:
         raise errors.CheckpointError(what, str(folder), remedy) from error
 
 
-def _make_checkpointer() -> orbax.checkpoint.Checkpointer:
+def _make_checkpointer() -> Any:
     """Return a checkpointer that puts all arrays into a few files.
 
-    With zarr3, saving 200 MB took half the time of Orbax's default, zarr2.
+    With zarr3, saving 200 MB took half the time of Orbax's default, zarr2. Orbax is imported here and not above: that
+    takes a third of a second, in which a run can begin.
+
+    In a run of several processes one of them saves and restores, and Orbax must not wait for the others.
     """
-    handler = orbax.checkpoint.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=True)
-    return orbax.checkpoint.Checkpointer(handler)
+    import orbax.checkpoint
+
+    own = jax.process_index()
+    alone = orbax.checkpoint.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own} if jax.process_count() > 1 else None
+    )
+    handler = orbax.checkpoint.PyTreeCheckpointHandler(
+        use_ocdbt=True, use_zarr3=True, multiprocessing_options=alone
+    )
+    return orbax.checkpoint.Checkpointer(handler, multiprocessing_options=alone)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Int, PRNGKeyArray, UInt8
 
 from metarun import base
@@ -99,7 +100,7 @@ def draw(figure, episode: base.Episode, predictors, inverted: bool = True) -> No
     are drawn as they are; with `inverted`, where 1 is ink, dark on white.
     """
     ways = int(episode.support.targets.max()) + 1
-    labels = jnp.argmax(predictors[max(predictors)](episode.query.inputs), axis=-1)
+    labels = np.argmax(predictors[max(predictors)](episode.query.inputs), axis=-1)
     halves = (episode.support, episode.query)
     shots, queries = (min(examples.targets.shape[0] // ways, 8) for examples in halves)
     figure.set_size_inches(1.5 + 1.1 * max(shots + queries, 3), 0.6 + 1.1 * ways)

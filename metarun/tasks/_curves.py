@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Mapping
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from metarun import base
@@ -56,9 +56,9 @@ def draw(
     Args:
       curve: inputs [example, 1] -> targets without noise [example, 1].
     """
-    inputs = jnp.linspace(*bounds, 200)[:, None]
+    inputs = np.linspace(*bounds, 200, dtype=np.float32)[:, None]
     axes = figure.subplots()
-    axes.plot(inputs, curve(inputs), color="black", linewidth=3, label="true curve")
+    axes.plot(inputs, jax.jit(curve)(inputs), color="black", linewidth=3, label="true curve")
     low, high = axes.get_ylim()
     axes.set_ylim(1.5 * low, 1.5 * high)  # one learner that diverges must not hide the others
     for color, (steps, predict) in zip(itertools.cycle(COLORS), predictors.items(), strict=False):

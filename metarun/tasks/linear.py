@@ -126,7 +126,7 @@ def draw(figure, episode: base.Episode, predictors) -> None:
     Support points are triangles. Query points are dots in the colour that the predictor with the most inner steps
     gives them, with a ring around those that are wrong.
     """
-    labels = np.asarray(jnp.argmax(predictors[max(predictors)](episode.query.inputs), axis=-1))
+    labels = np.argmax(predictors[max(predictors)](episode.query.inputs), axis=-1)
     directions, names = find_view(episode)
     support, query = (
         np.asarray(examples.inputs) @ directions for examples in (episode.support, episode.query)

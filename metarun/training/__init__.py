@@ -6,4 +6,6 @@ optimizer.py     what the outer step does with a gradient
 pace.py          how many steps a call of the program makes
 validation.py    the validation split, measured now and then
 learner_log.py   the lines of metrics.jsonl, and learners in words
+cost.py          what a run will cost, from a few steps of every stage
+operations.py    the operations of a traced program, counted
 """

@@ -17,14 +17,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Array, Int, Key, PRNGKeyArray
 
-from metarun import base, hardware, trees
+from metarun import base, hardware, numbers, trees
 from metarun.base import PyTree
 from metarun.config import Training
-from metarun.stages import STEPS
+from metarun.numbers import Numbers
+from metarun.stages import STEPS, Stage
+from metarun.training import optimizer
+from metarun.training.gradient import make_gradient
 from metarun.training.optimizer import Optimizer
 
 CAPACITY = 1000  # steps of the longest chunk: the rows of the program's table of metrics
@@ -54,6 +57,8 @@ class Loop(NamedTuple):
     optimizer: Optimizer
     training: Training
     mesh: Mesh
+    # The stage whose numbers are arguments of the compiled program; None: all numbers are constants in it.
+    stage: Stage | None = None
 
 
 class Program(NamedTuple):
@@ -62,6 +67,9 @@ class Program(NamedTuple):
     # (state, first step, count <= CAPACITY) -> Chunk; takes over the state's memory
     run: Callable[[State, int, int], Chunk]
     compile_seconds: float
+    traced: jax.stages.Traced  # from which `training.cost` counts operations
+    compiled: jax.stages.Compiled  # and reads memory
+    numbers: Numbers  # that are arguments of the program
 
 
 def make_task_keys(key: PRNGKeyArray, step: ArrayLike, tasks: Int[Array, "task"]) -> Key[Array, "task"]:
@@ -70,75 +78,14 @@ def make_task_keys(key: PRNGKeyArray, step: ArrayLike, tasks: Int[Array, "task"]
     return jax.vmap(lambda task: jax.random.fold_in(step_key, task))(tasks)
 
 
-def make_gradient(loop: Loop) -> Callable:
-    """Make (weights, data, task keys, progress) -> (gradient, metrics), both means over the tasks.
-
-    The task keys are shared out over the mesh; each device takes its own `task_chunk` at a time. With replicas the
-    whole loop is laid over the mesh, and the gradient is called on each device, with all task keys of the step.
-    """
-    differentiate = jax.grad(make_mean_loss(loop), has_aux=True)
-
-    def average(weights: base.Weights, data: PyTree, keys: Key[Array, "task"], progress):
-        def differentiate_tasks(task_keys):
-            return differentiate(weights.trained, weights.frozen, data, task_keys, progress)
-
-        means = average_in_chunks(differentiate_tasks, keys, loop.training.task_chunk)
-        return jax.lax.pmean(means, hardware.TASK)
-
-    def average_own_tasks(weights: base.Weights, data: PyTree, keys: Key[Array, "task"], progress):
-        share = keys.shape[0] // loop.mesh.shape[hardware.TASK]
-        first = jax.lax.axis_index(hardware.TASK) * share
-        return average(weights, data, jax.lax.dynamic_slice_in_dim(keys, first, share), progress)
-
-    if hardware.has_replicas(loop.mesh):
-        return average_own_tasks
-    everywhere, shared = PartitionSpec(), PartitionSpec(hardware.TASK)
-    return jax.shard_map(
-        average,
-        mesh=loop.mesh,
-        in_specs=(everywhere, everywhere, shared, everywhere),
-        out_specs=everywhere,
-        check_vma=False,
-    )
-
-
-def make_mean_loss(loop: Loop) -> Callable:
-    """Make (trained, frozen, data, task keys, progress) -> (mean loss, mean metrics) of freshly sampled tasks."""
-
-    def mean_loss(trained: PyTree, frozen: PyTree, data: PyTree, keys: Key[Array, "task"], progress):
-        def measure_task(key):
-            sample_key, loss_key = jax.random.split(key)
-            episode = loop.sample(data, sample_key)
-            return loop.algorithm.loss(base.Weights(trained, frozen), episode, loss_key, progress)
-
-        losses, metrics = jax.vmap(measure_task)(keys)
-        return losses.mean(), jax.tree.map(jnp.mean, metrics | {"loss": losses})
-
-    return mean_loss
-
-
-def average_in_chunks(differentiate: Callable, keys: Key[Array, "task"], task_chunk: int | None) -> PyTree:
-    """Return what `differentiate` gives for all keys, a mean over the tasks, from `task_chunk` of them at a time."""
-    chunks = keys.shape[0] // (task_chunk or keys.shape[0])
-    if chunks <= 1:
-        return differentiate(keys)
-    shapes = jax.eval_shape(differentiate, keys[: keys.shape[0] // chunks])
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-
-    def add(total, chunk_keys):
-        return jax.tree.map(jnp.add, total, differentiate(chunk_keys)), None
-
-    total, _ = jax.lax.scan(add, zeros, keys.reshape(chunks, -1))
-    return jax.tree.map(lambda leaf: leaf / chunks, total)
-
-
 def make_step(loop: Loop) -> Callable:
     """Make (state, data, key, step) -> (state, metrics, whether all is finite): one outer step."""
-    gradient = make_gradient(loop)
+    training = loop.training
+    gradient = make_gradient(loop.algorithm, loop.sample, loop.mesh, training.task_chunk)
 
     def outer_step(state: State, data: PyTree, key: PRNGKeyArray, step):
-        keys = make_task_keys(key, step, jnp.arange(loop.training.tasks_per_step))
-        progress = jnp.asarray(step, jnp.float32) / loop.training.steps
+        keys = make_task_keys(key, step, jnp.arange(training.tasks_per_step))
+        progress = jnp.asarray(step, jnp.float32) / training.steps
 
         def differentiate_at(trained: PyTree):
             return gradient(state.weights._replace(trained=trained), data, keys, progress)
@@ -156,6 +103,9 @@ def make_chunk(outer_step: Callable) -> Callable:
 
     The chunk ends early with the first step that is not finite, for any of the learners of `outer_step`.
     """
+
+    # It is called twice, for its shapes and in the loop, and traced once.
+    outer_step = jax.jit(outer_step, inline=True)
 
     def chunk(state: State, data: PyTree, key: Key[Array, "..."], first_step, count):
         _, shapes, flags = jax.eval_shape(outer_step, state, data, key, first_step)
@@ -195,12 +145,45 @@ def make_program(loop: Loop, axes: int) -> Callable:
         return state, table, jnp.full(keys.shape[:1], taken), finite
 
     shared, everywhere = PartitionSpec(hardware.REPLICA), PartitionSpec()
-    return jax.shard_map(
+    run_all = jax.shard_map(
         run_replicas,
         mesh=loop.mesh,
         in_specs=(shared, everywhere, shared, everywhere, everywhere),
         out_specs=(shared, PartitionSpec(None, hardware.REPLICA), shared, shared),
         check_vma=False,
+    )
+    return fill_rows(run_all, loop.mesh.shape[hardware.REPLICA])
+
+
+def fill_rows(run_all: Callable, rows: int) -> Callable:
+    """Make `run_all` work for any number of replicas, where it wants the same number in every row of the mesh.
+
+    The first replicas are computed a second time in the places that are left, and what that gives is dropped.
+    """
+
+    def run_uneven(state: State, data: PyTree, keys: Key[Array, "replica ..."], first_step, count):
+        replicas = keys.shape[0]
+        order = np.resize(np.arange(replicas), -(-replicas // rows) * rows)
+        filled = jax.tree.map(lambda leaf: leaf[order], (state, keys))
+        state, table, taken, finite = run_all(filled[0], data, filled[1], first_step, count)
+        kept = jax.tree.map(lambda leaf: leaf[:replicas], (state, taken, finite))
+        return kept[0], jax.tree.map(lambda column: column[:, :replicas], table), *kept[1:]
+
+    def run(state: State, data: PyTree, keys: Key[Array, "replica ..."], first_step, count):
+        even = keys.shape[0] % rows == 0
+        return (run_all if even else run_uneven)(state, data, keys, first_step, count)
+
+    return run
+
+
+def take_numbers(loop: Loop, values: Numbers) -> Loop:
+    """Return the loop with other numbers, perhaps traced, in the algorithm, the optimizer and the training."""
+    if loop.stage is None:
+        return loop
+    stage = loop.stage.take_numbers(values)
+    training = stage.replace_numbers("training", loop.training)
+    return loop._replace(
+        algorithm=stage.build_algorithm(), optimizer=optimizer.build(training), training=training, stage=stage
     )
 
 
@@ -210,23 +193,32 @@ def compile_program(loop: Loop, data: PyTree, key: Key[Array, "..."], state: Sta
     Args:
       key: of the stage, or one for each of its learners, [replica, member], the leading axes of `state`.
     """
-    replicated = NamedSharding(loop.mesh, PartitionSpec())
 
     def put_number(value: int):
-        return jax.device_put(np.uint32(value), replicated)
+        return hardware.replicate(np.uint32(value), loop.mesh)
 
     started = time.perf_counter()
-    shardings = None if hardware.has_replicas(loop.mesh) else replicated  # None: as the program lays them out
-    jitted = jax.jit(make_program(loop, key.ndim), donate_argnums=0, out_shardings=shardings)
-    compiled = jitted.lower(state, data, key, put_number(0), put_number(0)).compile()
+    shardings = hardware.lay_out_chunk(loop.mesh, key.shape)
+
+    def chunk(values: Numbers, *arguments):
+        return make_program(take_numbers(loop, values), key.ndim)(*arguments)
+
+    listed = loop.stage.list_numbers() if loop.stage else {}
+    step_and_count = put_number(0), put_number(0)
+    traced, chosen = numbers.trace(
+        chunk, listed, state, data, key, *step_and_count, donate_argnums=1, out_shardings=shardings
+    )
+    compiled = traced.lower().compile()
     compile_seconds = time.perf_counter() - started
 
     def run(state: State, first_step: int, count: int) -> Chunk:
-        state, table, taken, finite = compiled(state, data, key, put_number(first_step), put_number(count))
+        state, table, taken, finite = compiled(
+            dict(chosen), state, data, key, put_number(first_step), put_number(count)
+        )
         taken, finite = jax.device_get((taken, finite))
         rows = int(taken.min())  # a device whose replicas stayed finite went on
         metrics = {name: np.asarray(column)[:rows] for name, column in jax.device_get(table).items()}
         ended_here = (taken == rows).reshape(taken.shape + (1,) * (finite.ndim - taken.ndim))
         return Chunk(state, metrics, np.asarray(finite | ~ended_here))
 
-    return Program(run, compile_seconds)
+    return Program(run, compile_seconds, traced, compiled, chosen)

@@ -1,14 +1,16 @@
 """What the outer step does with a gradient: an optax transformation, for all that is trained at once or in turns."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
-from metarun import errors
+from metarun import errors, numbers
 from metarun.base import PyTree
 from metarun.config import Selection, Training, optimizers
+from metarun.numbers import Number
 
 
 class Step(NamedTuple):
@@ -101,6 +103,7 @@ def make_transformation(
     """Chain clipping by value, clipping by global norm, the optimizer with its schedule, and the factors of the parts.
 
     The optimizers are optax's, by name; `training.optimizer.learning_rate` is the peak that the schedule scales.
+    The numbers of the training may be traced; see `metarun.numbers`.
 
     Args:
       parts: the ones that it updates; None: all.
@@ -113,36 +116,55 @@ def make_transformation(
         if parts is None or part_rate.part in parts
     }
     chain = [
-        optax.clip(training.clip_value) if training.clip_value else None,
-        optax.clip_by_global_norm(training.clip_norm) if training.clip_norm else None,
+        optax.clip(training.clip_value) if training.clip_value is not None else None,
+        optax.clip_by_global_norm(training.clip_norm) if training.clip_norm is not None else None,
         getattr(optax, training.optimizer.name)(rate, **optimizers.collect_options(config)),
         scale_parts(factors) if factors else None,
     ]
     return optax.chain(*[transform for transform in chain if transform])
 
 
-def make_schedule(selection: Selection, peak: float, steps: int) -> optax.Schedule | float:
-    """Make the learning rate as a function of the step; `metarun.config.schedules` has the equations."""
+def make_schedule(selection: Selection, peak: Number, steps: Number) -> optax.Schedule | Number:
+    """Make the learning rate as a function of the step; `metarun.config.schedules` has the equations.
+
+    optax has these schedules, too, but it compares their numbers with zero, and ours may be traced.
+    """
     config = selection.config
     match selection.name:
         case "constant":
             return peak
-        case "cosine" if config.warmup_steps:
-            return optax.warmup_cosine_decay_schedule(
-                0.0, peak, config.warmup_steps, steps, end_value=peak * config.final
-            )
         case "cosine":
-            return optax.cosine_decay_schedule(peak, steps, alpha=config.final)
+            return make_cosine(peak, steps, config.final, config.warmup_steps)
         case "linear":
-            return optax.linear_schedule(peak, peak * config.final, steps)
+            return lambda step: fall(step, steps, peak, peak * config.final)
         case "exponential":
-            return optax.exponential_decay(peak, config.every, config.decay)
+            return lambda step: peak * jnp.power(config.decay, step / config.every)
         case "step":
-            return optax.exponential_decay(peak, config.every, config.factor, staircase=True)
+            return lambda step: peak * jnp.power(config.factor, jnp.floor(step / config.every))
     raise AssertionError(f"no schedule {selection.name}: the config layer lets none through")
 
 
-def scale_parts(factors: dict[str, float]) -> optax.GradientTransformation:
+def make_cosine(peak: Number, steps: Number, final: Number, warmup_steps: Number) -> optax.Schedule:
+    """Make half a cosine from the peak down to its share `final`, after a rise from zero if there are warm-up steps."""
+    length = steps - warmup_steps
+
+    def descend(step):
+        cosine = 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(step, length) / length))
+        return peak * ((1 - final) * cosine + final)
+
+    def rise_and_descend(step):
+        rise = fall(step, warmup_steps, 0.0, peak)
+        return jnp.where(step < warmup_steps, rise, descend(step - warmup_steps))
+
+    return descend if numbers.is_zero(warmup_steps) else rise_and_descend
+
+
+def fall(step: Number, steps: Number, first: Number, last: Number) -> jax.Array:
+    """Return a point of the straight line from `first` at step 0 to `last` at `steps`, and of its flat end."""
+    return (first - last) * (1 - jnp.clip(step, 0, steps) / steps) + last
+
+
+def scale_parts(factors: Mapping[str, Number]) -> optax.GradientTransformation:
     """Make a transformation that multiplies the updates of some parts of what is trained, its outermost keys.
 
     Behind an optimizer, whose updates are proportional to its learning rate, this is a learning rate of their own.

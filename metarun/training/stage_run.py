@@ -11,9 +11,13 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Key
 
-from metarun import base, config, errors, hardware, signals, trees
+from metarun import base, config, errors, hardware, numbers, signals, trees
 from metarun.assembly import Tasks
+from metarun.hosts.processes import Processes
+from metarun.hosts.transfers import collect
 from metarun.progress import Progress
 from metarun.runs import checkpoints
 from metarun.runs.checkpoints import Checkpoint
@@ -21,6 +25,7 @@ from metarun.runs.directory import RunDirectory
 from metarun.stages import Stage, take_learner
 from metarun.training import learner_log, loop, optimizer
 from metarun.training.loop import Loop, Program, State
+from metarun.training.optimizer import Optimizer
 from metarun.training.pace import Pace
 from metarun.training.validation import is_better, make_validation
 
@@ -33,12 +38,19 @@ class Session(NamedTuple):
     """What all stages of a run share."""
 
     run: RunDirectory
-    devices: list[jax.Device]
-    tasks: Tasks  # on the first device
+    devices: list[jax.Device]  # of all processes
+    tasks: Tasks  # on `device`
     evaluation: config.Evaluation
     checkpoint: config.Checkpoint
     progress: Progress
     stop: signals.StopRequest
+    processes: Processes = Processes()  # this process alone
+    accelerator: config.Accelerator = config.Accelerator()
+
+    @property
+    def device(self) -> jax.Device:
+        """The device of this process that has the tasks, and measures."""
+        return hardware.select_own(self.devices)
 
 
 @dataclass(frozen=True)
@@ -62,15 +74,19 @@ class StageRun:
         begun: Checkpoint | None = None,
     ) -> None:
         self.session, self.stage, self.begun = session, stage, begun
-        replicas = stage.axes.get("replica", 1)
-        mesh = hardware.make_mesh(session.devices, stage.training.tasks_per_step, replicas)
+        mesh = make_mesh(stage, session.devices, session.accelerator)
+        if mesh.size < len(session.devices) and (
+            mesh.devices.flat[0].platform != "cpu" or stage.shares_tasks
+        ):
+            logger.warning("%s uses %d of %d devices", stage.name, mesh.size, len(session.devices))
+        session.processes.refuse_idle(mesh)
         algorithm, chain = stage.build_algorithm(), optimizer.build(stage.training)
-        self.loop = Loop(algorithm, session.tasks.family.sample, chain, stage.training, mesh)
-        self.keys = hardware.share_out(stage.make_keys(), mesh)
+        self.loop = Loop(algorithm, session.tasks.family.sample, chain, stage.training, mesh, stage)
         self.data = hardware.replicate(session.tasks.data["train"], mesh)
         self.earlier = hardware.share_out(earlier, mesh)
         self.facts = Facts()
         self.state: State
+        self.keys: Array  # [replica, member]
         self.last_save = time.monotonic()
 
     def train(self) -> base.Weights:
@@ -93,30 +109,48 @@ class StageRun:
         return self.state.weights
 
     def restore(self) -> None:
-        """Start the stage, or take up the checkpoint that it had reached.
+        """Start the stage, or take up the checkpoint that it had reached."""
+        state, keys = self.begin() if self.begun is None else self.take_up(self.begun)
+        self.state, self.keys = hardware.share_out((state, keys), self.loop.mesh)
+
+    def begin(self) -> tuple[State, Key[Array, "..."]]:
+        """Return the state before the first step and the keys of the stage, from one program."""
+        arguments = (self.stage.list_seeds(), self.data, self.earlier)
+        state, keys, finite = numbers.jit(self.make_start, self.stage.list_numbers())(*arguments)
+        if not finite:
+            self.refuse_not_finite(state.weights)
+        return state, keys
+
+    def take_up(self, begun: Checkpoint) -> tuple[State, Key[Array, "..."]]:
+        """Return the state of a checkpoint and the keys of the stage.
 
         A stage without steps left needs no memory of the optimizer, so its checkpoint may have been published without.
         """
-        start = jax.jit(self.stage.make_start(self.session.tasks.family.sample))
-        remember = jax.jit(make_memory(self.loop, len(self.stage.axes)))
-        arguments = (self.data, self.keys, self.earlier)
-        if self.begun is None:
-            weights = start(*arguments)
-            self.refuse_not_finite(weights)
-            memory = remember(weights)
-        else:
-            shapes = jax.eval_shape(start, *arguments)
-            weights = checkpoints.load_weights(self.begun, shapes)
-            self.facts, memory = read_facts(self.begun), ()
-            if self.facts.step < self.stage.training.steps:
-                memory = checkpoints.load_memory(self.begun, jax.eval_shape(remember, shapes))
-        self.state = hardware.share_out(State(weights, memory), self.loop.mesh)
+        shapes, _, _ = jax.eval_shape(self.make_start, {}, self.stage.list_seeds(), self.data, self.earlier)
+        spread = self.session.processes.spread
+        weights, memory = spread(lambda: checkpoints.load_weights(begun, shapes.weights), shapes.weights), ()
+        self.facts = read_facts(begun)
+        if self.facts.step < self.stage.training.steps:
+            memory = spread(lambda: checkpoints.load_memory(begun, shapes.memory), shapes.memory)
+        return State(weights, memory), self.stage.make_keys()
+
+    def make_start(
+        self, values: numbers.Numbers, seeds, data, earlier
+    ) -> tuple[State, Key[Array, "..."], Bool[Array, ""]]:
+        """Return the state before the first step, the keys, and whether the weights are finite; jittable.
+
+        Args:
+          values: the numbers of the stage, or some of them; see `Stage.take_numbers`.
+        """
+        stage = self.stage.take_numbers(values)
+        keys = stage.make_keys(seeds)
+        weights = stage.make_start(self.loop.sample)(data, keys, earlier)
+        memory = make_memory(optimizer.build(stage.training), len(stage.axes))(weights)
+        return State(weights, memory), keys, trees.all_finite(weights)
 
     def refuse_not_finite(self, weights: base.Weights) -> None:
-        """Raise DivergedError if the stage begins with an infinity or a NaN: its steps may never look at it."""
+        """Raise DivergedError: the stage begins with an infinity or a NaN, and its steps may never look at it."""
         all_finite = jax.jit(trees.all_finite)
-        if all_finite(weights):
-            return
         finite = [bool(all_finite(take_learner(weights, position))) for position in self.stage.positions]
         diverged = learner_log.name_diverged(self.stage, finite)
         raise errors.DivergedError(
@@ -131,20 +165,24 @@ class StageRun:
         self.session.progress.compiled(self.stage.name, program.compile_seconds)
         logger.info("%s compiled in %.1f s", self.stage.name, program.compile_seconds)
         evaluation, pace = self.session.evaluation, Pace(self.stage.training.chunk)
-        self.validate = make_validation(self.stage, self.session.tasks, evaluation, self.session.devices[0])
+        self.validate = make_validation(self.stage, self.session.tasks, evaluation, self.session.device)
+        self.session.processes.meet()  # a process that still compiles is not waited for in a collective
         while self.facts.step < self.stage.training.steps:
             self.advance(program, pace)
             best = self.is_due(evaluation.every) and self.note_validation()
-            if best or self.is_checkpoint_due() or self.session.stop.signal is not None:
+            best, due, signal = self.session.processes.share(
+                (best, best or self.is_checkpoint_due(), self.session.processes.find_signal())
+            )
+            if due or signal is not None:
                 self.save(best)
-            self.session.stop.check()
+            self.session.processes.stop_together(signal)
 
     def advance(self, program: Program, pace: Pace) -> None:
         """Run one chunk: it moves the state, writes its metrics to disk, and sets the pace of the next one."""
         first = self.facts.step
         periods = [self.session.evaluation.every, self.session.checkpoint.every]
         ends = [(first // period + 1) * period for period in periods if period]
-        count = pace.next(first, [*ends, self.stage.training.steps])
+        count = self.session.processes.share(pace.next(first, [*ends, self.stage.training.steps]))
         started = time.perf_counter()
         self.state, metrics, finite = program.run(self.state, first, count)
         seconds = time.perf_counter() - started
@@ -173,7 +211,9 @@ class StageRun:
         metrics = self.session.run.metrics
         metrics.sync()
         self.facts = replace(self.facts, metrics_bytes=metrics.size())
-        self.saved.save(self.facts.step, self.state.weights, self.state.memory, asdict(self.facts), best)
+        weights, memory = collect(self.state)
+        self.saved.save(self.facts.step, weights, memory, asdict(self.facts), best)
+        self.session.processes.meet()
         self.session.run.write_status("running", self.stage.name, self.facts.step)
         self.last_save = time.monotonic()
 
@@ -185,7 +225,10 @@ class StageRun:
         if self.validate is None:
             return False
         objective = self.session.tasks.family.problem.objective
-        learners = self.validate(self.state.weights)
+        weights = collect(self.state.weights)
+        if not self.session.processes.is_first:
+            return False  # the first process measures, and says whether it is the best
+        learners = self.validate(weights)
         head = {"step": self.facts.step, "mode": self.session.evaluation.modes[0]}
         end = {"seconds": round(self.facts.seconds, 3)}
         self.session.run.metrics.append(
@@ -202,6 +245,7 @@ class StageRun:
 
     def make_divergence(self, step: int, finite: np.ndarray) -> errors.DivergedError:
         """Return what to say when a step is not finite; `finite` says it for each learner, [replica, member]."""
+        self.session.processes.let_first_raise()
         self.saved.wait()
         newest = self.saved.newest_valid()
         kept = f"the checkpoint of step {newest.step} is intact" if newest else "there is no checkpoint yet"
@@ -213,11 +257,18 @@ class StageRun:
         )
 
 
-def make_memory(stage_loop: Loop, axes: int):
+def make_mesh(stage: Stage, devices: list[jax.Device], accelerator: config.Accelerator) -> Mesh:
+    """Make the mesh of a stage. All cores share its tasks if that pays, or if the config says how many share them."""
+    share_tasks = stage.shares_tasks or accelerator.devices is not None
+    tasks, replicas = stage.training.tasks_per_step, stage.axes.get("replica", 1)
+    return hardware.make_mesh(devices, tasks, replicas, share_tasks)
+
+
+def make_memory(chain: Optimizer, axes: int):
     """Make weights -> the optimizer's memory before the first step, for all learners of a stage."""
 
     def remember(weights: base.Weights):
-        return stage_loop.optimizer.init(weights.trained)
+        return chain.init(weights.trained)
 
     for _ in range(axes):
         remember = jax.vmap(remember)

@@ -10,6 +10,7 @@ from metarun import base, config
 from metarun.assembly import Tasks
 from metarun.evaluation import episodes, statistics, variants
 from metarun.evaluation.measurement import make_measurement
+from metarun.numbers import Numbers
 from metarun.stages import Stage
 
 Metrics = dict[str, float]
@@ -21,9 +22,16 @@ def make_validation(
     """Make weights -> the metrics of each learner on the validation split; None: nothing is to be validated."""
     if settings.every is None or "validation" not in tasks.data:
         return None
-    chosen = variants.choose_variants(stage, tasks.evaluated.problem, settings.modes[:1])
+
+    def choose(values: Numbers) -> dict[str, variants.Variant]:
+        return variants.choose_variants(
+            stage.take_numbers(values), tasks.evaluated.problem, settings.modes[:1]
+        )
+
     frozen = episodes.freeze(tasks, settings, "validation")
-    measure = make_measurement(chosen, frozen, stage.at_once, len(stage.axes))
+    measure = make_measurement(
+        choose({}), frozen, stage.at_once, len(stage.axes), stage.list_numbers(), choose
+    )
 
     def validate(weights: base.Weights) -> list[Metrics]:
         values = measure(jax.device_put(weights, device))

@@ -1,5 +1,6 @@
 """The conditioned learner: each use of a task's vector against its formula, by differences, and MAML without any."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers import builders, gradients, trees
+from helpers import builders, compiled, gradients, trees
 from metarun import base, errors, plugins
 from metarun.algorithms import conditioned, maml
 from metarun.algorithms.conditioned import vector_source
@@ -38,7 +39,9 @@ USES = {
 def examples(seed: int, spec: base.Spec = SPEC, count: int = 5) -> Examples:
     generator = np.random.default_rng(seed)
     inputs = generator.standard_normal((count, *spec.input_shape))
-    return Examples(jnp.asarray(inputs), jnp.asarray(generator.standard_normal((count, spec.output_size))))
+    return Examples(
+        jax.device_put(inputs), jax.device_put(generator.standard_normal((count, spec.output_size)))
+    )
 
 
 def episode() -> Episode:
@@ -48,7 +51,7 @@ def episode() -> Episode:
 def episodes() -> Episode:
     """A batch of four tasks."""
     tasks = [Episode(examples(2 * index), examples(2 * index + 1)) for index in range(4)]
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *tasks)
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *tasks)
 
 
 def perceptron() -> base.Model:
@@ -58,13 +61,18 @@ def perceptron() -> base.Model:
 def build(earlier=None, **options) -> base.Algorithm:
     small = {"inner_lr": RATE, "width": 12, "embed": 3, "condition": 2, "clusters": 3, "experts": 3}
     config = conditioned.Config(**{**small, **options})
-    return conditioned.build(config, perceptron(), PROBLEM, earlier)
+    return compiled.compile_algorithm(conditioned.build(config, perceptron(), PROBLEM, earlier))
+
+
+def build_maml(**options) -> base.Algorithm:
+    config = maml.Config(inner_lr=RATE, **options)
+    return compiled.compile_algorithm(maml.build(config, perceptron(), PROBLEM))
 
 
 def start(algorithm: base.Algorithm):
     """Trained weights of random numbers."""
-    shapes = jax.eval_shape(lambda: algorithm.init(KEY, episodes(), {})).trained
-    return gradients.to_float64(jax.tree.map(lambda leaf: leaf / 3, trees.normal_like(shapes, 5)))
+    shapes = jax.eval_shape(algorithm.init, KEY, episodes(), {}).trained
+    return gradients.to_float64(jax.tree.map(lambda leaf: np.asarray(leaf) / 3, trees.normal_like(shapes, 5)))
 
 
 class Described(NamedTuple):
@@ -95,7 +103,7 @@ def test_the_second_order_gradient_is_that_of_differences_of_the_outer_loss(use)
     def outer(trained):
         return algorithm.loss(Weights(trained), task, KEY, 0.0)[0]
 
-    gradients.assert_gradient_is_that_of(outer, jax.jit(jax.grad(outer))(trained), trained)
+    gradients.assert_gradient_is_that_of_differences(outer, trained)
 
 
 @pytest.mark.parametrize("use", USES)
@@ -103,32 +111,29 @@ def test_two_supports_get_two_learners_before_any_inner_step_unless_e_sets_the_s
     algorithm = build(inner_steps=0, **USES[use])
     weights = Weights(start(algorithm))
 
-    @jax.jit
-    def answer(support):
-        return algorithm.predict(algorithm.adapt(weights, support), examples(9).inputs)
-
-    outputs = [answer(support) for support in (examples(0), examples(1))]
+    inputs = examples(9).inputs
+    outputs = [compiled.answer(algorithm, weights, examples(seed), inputs) for seed in (0, 1)]
     assert trees.differ(*outputs) == (use not in ("layer", "parameter"))
 
 
 def test_without_any_use_it_is_maml():
     algorithm = build(uses=(), inner_steps=3)
     trained, support = start(algorithm), examples(0)
-    plain = maml.build(maml.Config(inner_steps=3, inner_lr=RATE), perceptron(), PROBLEM)
+    plain = build_maml(inner_steps=3)
     expected = plain.adapt(Weights(trained["params"]), support).params
     trees.assert_close(algorithm.adapt(Weights(trained), support).params, expected, rtol=1e-12)
 
 
 def test_before_training_the_generated_rates_are_about_inner_lr():
     algorithm = build(uses=("optimizer",))
-    weights = jax.jit(algorithm.init)(KEY, episodes(), {})
-    plain = maml.build(maml.Config(inner_lr=RATE), perceptron(), PROBLEM)
+    weights = algorithm.init(KEY, episodes(), {})
+    plain = build_maml()
     params = weights.trained["params"]
     steps = [
-        jax.tree.map(jnp.subtract, learner.params, params)
+        jax.tree.map(np.subtract, learner.params, params)
         for learner in (
-            jax.jit(algorithm.adapt)(weights, examples(0)),
-            jax.jit(plain.adapt)(Weights(params), examples(0)),
+            algorithm.adapt(weights, examples(0)),
+            plain.adapt(Weights(params), examples(0)),
         )
     ]
     trees.assert_close(*steps, rtol=0.2, atol=0)
@@ -140,13 +145,14 @@ def test_a_rate_is_a_learned_number_times_the_exponential_of_a_generated_one():
     # one number for each array in the order of jax: first the head's, then the hidden layer's
     bias = np.log([2.0, 3.0, 5.0, 7.0])
     first, last = trained["rate_generator"]
-    silent = {"kernel": jnp.zeros_like(last["kernel"]), "bias": jnp.asarray(bias)}
+    silent = {"kernel": np.zeros_like(last["kernel"]), "bias": jax.device_put(bias)}
     trained |= {"rate_generator": [first, silent], "rates": jax.tree.map(lambda leaf: RATE, trained["rates"])}
-    plain = maml.build(maml.Config(inner_lr=RATE), perceptron(), PROBLEM)
+    plain = build_maml()
     params = trained["params"]
     found = algorithm.adapt(Weights(trained), support).params
     once = plain.adapt(Weights(params), support).params
-    for factor, a, b, c in zip((2, 3, 5, 7), *map(jax.tree.leaves, (found, once, params)), strict=True):
+    leaves = (map(np.asarray, jax.tree.leaves(tree)) for tree in (found, once, params))
+    for factor, a, b, c in zip((2, 3, 5, 7), *leaves, strict=True):
         np.testing.assert_allclose(a - c, factor * (b - c), rtol=1e-9)
 
 
@@ -154,10 +160,10 @@ def test_the_mixture_starts_at_the_cluster_that_the_task_is_nearest_to():
     """With a silent encoder e is its last bias: put on a centre far from the others, its start is the start."""
     algorithm = build(uses=("initialisation",), initialisation="mixture", inner_steps=0)
     trained = start(algorithm)
-    trained["encoder"] = jax.tree.map(jnp.zeros_like, trained["encoder"])
+    trained["encoder"] = jax.tree.map(np.zeros_like, trained["encoder"])
     trained["encoder"]["whole"][-1]["bias"] = jnp.array([9.0, 0.0, -9.0])
     trained["centres"] = jnp.array([[0.0, 0.0, 0.0], [9.0, 0.0, -9.0], [0.0, 9.0, 9.0]])
-    expected = jax.tree.map(lambda leaf: leaf[1], trained["params"])
+    expected = compiled.select(trained["params"], 1)
     trees.assert_close(algorithm.adapt(Weights(trained), examples(0)).params, expected, rtol=1e-12)
 
 
@@ -165,9 +171,9 @@ def test_experts_are_averaged_where_the_keys_do_not_tell_them_apart():
     algorithm = build(uses=("attention",), attention="experts", inner_steps=0)
     trained = start(algorithm)
     bank = trained["bank"]["head"]["kernel"]
-    bank["keys"] = jnp.ones_like(bank["keys"])
+    bank["keys"] = np.ones_like(bank["keys"])
     found = algorithm.adapt(Weights(trained), examples(0)).params["head"]["kernel"]
-    expected = trained["params"]["head"]["kernel"] + bank["values"].mean(axis=0)
+    expected = np.asarray(trained["params"]["head"]["kernel"]) + np.mean(bank["values"], axis=0)
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
@@ -188,23 +194,24 @@ def test_the_modulation_scales_and_offsets_before_the_activation_and_its_maps_do
 def test_an_earlier_stage_gives_the_vector_standardised_over_the_first_tasks_whatever_its_units():
     earlier = describing()
     algorithm = build(earlier, embedding="embedding", uses=("initialisation",), inner_steps=0)
-    init = jax.jit(algorithm.init)
-    found = [init(KEY, episodes(), {"embedding": Weights((), factor)}) for factor in (1.0, 1000.0)]
+    found = [algorithm.init(KEY, episodes(), {"embedding": Weights((), factor)}) for factor in (1.0, 1000.0)]
     assert "encoder" not in found[0].trained
-    learners = [jax.jit(algorithm.adapt)(weights, examples(0)).params for weights in found]
+    learners = [algorithm.adapt(weights, examples(0)).params for weights in found]
     trees.assert_close(*learners, rtol=1e-9)
-    vectors = jax.vmap(earlier["embedding"].adapt, in_axes=(None, 0))(
-        Weights((), 1.0), episodes().support
-    ).embedding
+    describe = jax.jit(jax.vmap(earlier["embedding"].adapt, in_axes=(None, 0)))
+    vectors = describe(Weights((), 1.0), episodes().support).embedding
     np.testing.assert_allclose(found[0].frozen["mean"], np.mean(vectors, axis=0), rtol=1e-12)
     np.testing.assert_allclose(found[0].frozen["deviation"], np.std(vectors, axis=0), rtol=1e-12)
 
 
 def test_a_number_that_the_first_tasks_share_is_not_blown_up_in_others():
-    vectors = jnp.array([[1.0, 2.0, 5e-9], [3.0, 2.0, 5e-9]])
-    np.testing.assert_allclose(vector_source.measure_deviations(vectors), [1, 1, 1])
-    np.testing.assert_allclose(vector_source.measure_deviations(1e-9 * vectors), [1e-9, 1e-9, 1e-9])
-    np.testing.assert_array_equal(vector_source.measure_deviations(vectors[:1]), [1, 1, 1])
+    vectors, measure = (
+        np.array([[1.0, 2.0, 5e-9], [3.0, 2.0, 5e-9]]),
+        jax.jit(vector_source.measure_deviations),
+    )
+    np.testing.assert_allclose(measure(vectors), [1, 1, 1])
+    np.testing.assert_allclose(measure(1e-9 * vectors), [1e-9, 1e-9, 1e-9])
+    np.testing.assert_array_equal(measure(vectors[:1]), [1, 1, 1])
 
 
 def test_an_embedding_that_is_no_earlier_stage_is_refused_with_those_that_are():
@@ -216,9 +223,9 @@ def test_an_embedding_that_is_no_earlier_stage_is_refused_with_those_that_are():
 def test_a_stage_that_gives_no_embedding_is_refused():
     stage = builders.build_algorithm("maml", perceptron(), PROBLEM)
     algorithm = build({"maml": stage}, embedding="maml")
-    weights = jax.jit(stage.init)(KEY, episodes(), {})
+    weights = jax.eval_shape(stage.init, KEY, episodes(), {})
     with pytest.raises(errors.ConfigError, match="gives no embedding"):
-        algorithm.init(KEY, episodes(), {"maml": weights})
+        jax.eval_shape(algorithm.init, KEY, episodes(), {"maml": weights})
 
 
 def test_a_use_that_stands_there_twice_is_refused():
@@ -231,7 +238,8 @@ def test_the_condition_of_the_perceptron_stands_beside_its_inputs_unless_it_modu
     shapes = {}
     for modulation in ("inputs", "features"):
         model = builders.build_model("mlp", SPEC, hidden=(4,), modulation=modulation)
-        params = model.init(KEY, examples(0).inputs, condition=jnp.zeros(2))
+        init = functools.partial(model.init, condition=jax.device_put(np.zeros(2)))
+        params = jax.eval_shape(init, KEY, examples(0).inputs)
         shapes[modulation] = params["hidden_0"]["kernel"].shape, "modulations_0" in params
     assert shapes == {"inputs": ((5, 4), False), "features": ((3, 4), True)}
 
@@ -255,17 +263,23 @@ def test_clusters_experts_and_condition_are_numbers_of_what_is_trained():
 def test_the_graph_weighs_the_distance_from_the_kind_and_takes_as_many_steps_as_it_is_told():
     family = builders.build_task("mixture", shots=3, queries=3)
     network = builders.build_model("mlp", family.problem.spec, hidden=(4,))
-    batch = jax.jit(jax.vmap(family.sample, in_axes=(None, 0)))((), jax.random.split(KEY, 12))
-    task = jax.tree.map(lambda leaf: leaf[0], batch)
+    batch = compiled.sample(family, KEY, 12)
+    task = compiled.select(batch, 0)
 
     def make(**options) -> base.Algorithm:
         config = conditioned.Config(graph="family", width=6, embed=3, uses=("initialisation",), **options)
         return conditioned.build(config, network, family.problem)
 
     weights = jax.jit(make().init)(KEY, batch, {})
-    plain, heavy, unmoved = (
-        jax.jit(make(**options).loss)(weights, task, KEY, 0.0)
+    algorithms = [
+        make(**options)
         for options in ({"memory_weight": 0.0}, {"memory_weight": 3.0}, {"propagation_steps": 0})
-    )
+    ]
+
+    @jax.jit
+    def compute(weights, task):
+        return [algorithm.loss(weights, task, KEY, 0.0) for algorithm in algorithms]
+
+    plain, heavy, unmoved = compute(weights, task)
     np.testing.assert_allclose(heavy[0] - plain[0], 3 * plain[1]["memory_loss"], rtol=1e-4)
     assert unmoved[1]["loss"] != plain[1]["loss"]

@@ -1,11 +1,12 @@
 """Distillation: a student equal to its teacher learns nothing from it; the distances against numpy."""
 
+import functools
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers import builders, trees
+from helpers import builders, compiled, trees
 from metarun import base, errors
 from metarun.algorithms import distillation, maml
 from metarun.algorithms.distillation import student_support, teacher_distance
@@ -17,39 +18,55 @@ KEY = jax.random.key(0)
 MATCHES = ("outputs", "features", "both")
 
 
-class Case:
+class School:
     """Blobs, a teacher and a narrower student, both MAML unless said otherwise."""
 
-    def __init__(self, copies: int | None = None, student: str = "maml", width: int = 5, **options) -> None:
+    def __init__(self, student: str) -> None:
         self.family = builders.blobs(shots=4)
         problem = self.family.problem
         self.models = {
-            "teacher": builders.build_model("mlp", self.family.problem.spec),
-            "student": builders.build_model("mlp", self.family.problem.spec, hidden=(width, width)),
+            "teacher": builders.build_model("mlp", problem.spec),
+            "student": builders.build_model("mlp", problem.spec, hidden=(5, 5)),
         }
-        self.stages = {
+        stages = {
             "teacher": maml.build(maml.Config(inner_lr=0.3), self.models["teacher"], problem),
             "student": builders.build_algorithm(student, self.models["student"], problem),
         }
-        keys = jax.random.split(KEY, 2)
-        self.episodes = jax.vmap(self.family.sample, in_axes=(None, 0))((), keys)
-        self.episode = jax.tree.map(lambda leaf: leaf[0], self.episodes)
+        self.stages = {name: compiled.compile_algorithm(stage) for name, stage in stages.items()}
+        self.episodes = compiled.sample(self.family, KEY, 2)
         self.earlier = {name: stage.init(KEY, self.episodes, {}) for name, stage in self.stages.items()}
+
+
+make_school = functools.cache(School)
+
+
+class Case:
+    """A student of such a school, of one teacher or of several copies."""
+
+    def __init__(self, copies: int | None = None, student: str = "maml", **options) -> None:
+        school = make_school(student)
+        self.family, self.models, self.stages = school.family, school.models, school.stages
+        self.episodes, self.earlier = school.episodes, dict(school.earlier)
+        self.episode = compiled.select(self.episodes, 0)
         if copies:
             draws = jax.random.split(jax.random.key(7), copies)
-            self.earlier["teacher"] = jax.vmap(
-                lambda key: self.stages["teacher"].init(key, self.episodes, {})
-            )(draws)
-        config = distillation.Config(**options)
-        self.algorithm = distillation.build(config, self.models["student"], problem, self.stages)
+            init = jax.vmap(lambda key: self.stages["teacher"].init(key, self.episodes, {}))
+            self.earlier["teacher"] = jax.jit(init)(draws)
+        self.algorithm = build(student, distillation.Config(**options))
 
     def weights(self) -> Weights:
         return self.algorithm.init(jax.random.key(3), self.episodes, self.earlier)
 
     def answer(self, name: str, weights: Weights, support=None) -> np.ndarray:
-        stage = self.stages[name]
-        learner = stage.adapt(weights, support or self.episode.support)
-        return np.asarray(stage.predict(learner, self.episode.query.inputs), np.float64)
+        support, inputs = support or self.episode.support, self.episode.query.inputs
+        return np.asarray(compiled.answer(self.stages[name], weights, support, inputs), np.float64)
+
+
+@functools.cache
+def build(student: str, config: distillation.Config) -> base.Algorithm:
+    school = make_school(student)
+    algorithm = distillation.build(config, school.models["student"], school.family.problem, school.stages)
+    return compiled.compile_algorithm(algorithm)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -78,7 +95,7 @@ def test_the_matching_loss_is_the_divergence_from_the_mean_of_the_teachers(copie
     weights = case.weights()
     teachers = case.earlier["teacher"]
     each = [
-        case.answer("teacher", jax.tree.map(lambda leaf, i=i: leaf[i], teachers) if copies else teachers)
+        case.answer("teacher", compiled.select(teachers, i) if copies else teachers)
         for i in range(copies or 1)
     ]
     taught = np.mean([softmax(logits / temperature) for logits in each], axis=0)
@@ -105,9 +122,10 @@ def test_a_metric_student_learns_from_a_gradient_teacher():
     def loss(trained):
         return case.algorithm.loss(weights._replace(trained=trained), case.episode, KEY, 0.0)[0]
 
-    before, gradient = jax.jit(jax.value_and_grad(loss))(weights.trained)
-    moved = jax.tree.map(lambda leaf, slope: leaf - 0.01 * slope, weights.trained, gradient)
-    assert loss(moved) < before
+    compute = jax.jit(jax.value_and_grad(loss))
+    before, gradient = compute(weights.trained)
+    step = jax.tree.map(lambda slope: np.float32(0.01) * np.asarray(slope), gradient)
+    assert compute(jax.tree.map(np.subtract, weights.trained, step))[0] < before
 
 
 def test_features_of_different_widths_are_compared_by_their_similarities():
@@ -115,7 +133,8 @@ def test_features_of_different_widths_are_compared_by_their_similarities():
     weights, grams = case.weights(), []
     for name, of in (("teacher", case.earlier["teacher"]), ("student", Weights(weights.trained))):
         learner = case.stages[name].adapt(of, case.episode.support)
-        features = np.asarray(case.models[name].embed(learner.params, case.episode.query.inputs), np.float64)
+        embed = jax.jit(case.models[name].embed)
+        features = np.asarray(embed(learner.params, case.episode.query.inputs), np.float64)
         gram = features @ features.T
         grams.append(gram / np.linalg.norm(gram, axis=1, keepdims=True))
     expected = np.square(grams[0] - grams[1]).mean()
@@ -148,26 +167,33 @@ def test_outputs_and_features_are_matched_at_once_with_the_weight_of_the_feature
 def test_numbers_are_matched_by_their_squared_distance_to_the_mean_of_the_teachers():
     generator = np.random.default_rng(0)
     student, teachers = generator.normal(size=(5, 2)), generator.normal(size=(3, 5, 2))
-    distance = teacher_distance.measure_output_distance(
-        builders.regression_problem(3, 2), jnp.asarray(student), jnp.asarray(teachers), jnp.zeros((5, 2)), 3.0
-    )
+    measure = jax.jit(teacher_distance.measure_output_distance, static_argnums=(0, 4))
+    distance = measure(builders.regression_problem(3, 2), student, teachers, np.zeros((5, 2)), 3.0)
     np.testing.assert_allclose(distance, np.square(student - teachers.mean(axis=0)).mean(), rtol=1e-5)
 
 
 def test_padding_of_a_sentence_is_not_matched():
     objective = base.Objective(_sentences.cross_entropy, lambda outputs, targets: {}, lambda *_: {})
     problem = base.Problem(base.Spec((4,), 6, "tokens", vocabulary=6), objective)
-    targets = jnp.array([[4, 2, 0, 0], [3, 5, 2, 0]])
+    targets = np.array([[4, 2, 0, 0], [3, 5, 2, 0]])
     generator = np.random.default_rng(0)
-    student, teacher = (jnp.asarray(generator.normal(size=(2, 4, 6)), jnp.float32) for _ in range(2))
-    np.testing.assert_array_equal(teacher_distance.find_counted(objective, student, targets), targets != 0)
+    student, teacher = (generator.normal(size=(2, 4, 6)).astype(np.float32) for _ in range(2))
+    find = jax.jit(functools.partial(teacher_distance.find_counted, objective))
+    np.testing.assert_array_equal(find(student, targets), targets != 0)
+
+    @jax.jit
+    def measure(student, teacher, targets):
+        return teacher_distance.measure_output_distance(problem, student, teacher, targets, 1.0)
 
     def distance(student):
-        return teacher_distance.measure_output_distance(problem, student, teacher[None], targets, 1.0)
+        return measure(student, teacher[None], targets)
 
-    other = jnp.where((targets == 0)[..., None], 9.0 * student, student)
+    other = np.where((targets == 0)[..., None], 9.0 * student, student)
     np.testing.assert_allclose(distance(student), distance(other), rtol=1e-6)
     assert distance(2 * student) != distance(student)
+
+
+take_shots = jax.jit(student_support.take_shots, static_argnums=(1, 2))
 
 
 @pytest.mark.parametrize("shots", [1, 3])
@@ -175,10 +201,11 @@ def test_the_student_sees_the_first_shots_of_each_class_and_the_teacher_all(shot
     case = Case(share=1.0, student_shots=shots)
     weights = case.weights()
     order = np.random.default_rng(0).permutation(12)
-    support = jax.tree.map(lambda leaf: leaf[order], case.episode.support)
-    chosen = np.sort(np.concatenate([np.flatnonzero(support.targets == way)[:shots] for way in range(3)]))
-    few = student_support.take_shots(support, shots, 3)
-    trees.assert_equal(few, jax.tree.map(lambda leaf: leaf[chosen], support))
+    support = compiled.select(case.episode.support, order)
+    labels = np.asarray(support.targets)
+    chosen = np.sort(np.concatenate([np.flatnonzero(labels == way)[:shots] for way in range(3)]))
+    few = take_shots(support, shots, 3)
+    trees.assert_equal(few, compiled.select(support, chosen))
     taught = softmax(case.answer("teacher", case.earlier["teacher"], support))
     answered = softmax(case.answer("student", Weights(weights.trained), few))
     loss = case.algorithm.loss(weights, case.episode._replace(support=support), KEY, 0.0)[0]
@@ -186,13 +213,13 @@ def test_the_student_sees_the_first_shots_of_each_class_and_the_teacher_all(shot
 
 
 def test_the_places_of_a_class_with_too_few_examples_go_to_the_others():
-    support = base.Examples(jnp.arange(5), jnp.array([0, 0, 0, 1, 0]))
-    assert student_support.take_shots(support, 2, 2).inputs.tolist() == [0, 1, 3, 2]
+    support = base.Examples(np.arange(5), np.array([0, 0, 0, 1, 0]))
+    assert take_shots(support, 2, 2).inputs.tolist() == [0, 1, 3, 2]
 
 
 def test_without_classes_the_student_sees_the_first_examples():
-    support = Examples(jnp.arange(8.0)[:, None], jnp.arange(8.0)[:, None])
-    np.testing.assert_array_equal(student_support.take_shots(support, 3, None).inputs, support.inputs[:3])
+    support = Examples(np.arange(8.0)[:, None], np.arange(8.0)[:, None])
+    np.testing.assert_array_equal(take_shots(support, 3, None).inputs, support.inputs[:3])
 
 
 def test_a_fresh_student_begins_as_its_own_stage_did():
@@ -222,9 +249,11 @@ def test_a_student_that_trains_nothing_is_refused():
 def test_the_loss_of_a_student_is_annealed_as_in_its_own_stage():
     case = Case()
     model, problem = case.models["student"], case.family.problem
-    own = maml.build(maml.Config(inner_steps=3, inner_lr=0.3, outer_loss="annealed"), model, problem)
+    settings = maml.Config(inner_steps=3, inner_lr=0.3, outer_loss="annealed")
+    own = compiled.compile_algorithm(maml.build(settings, model, problem))
     stages = case.stages | {"student": own}
-    taught = distillation.build(distillation.Config(share=0.0), model, problem, stages)
+    config = distillation.Config(share=0.0)
+    taught = compiled.compile_algorithm(distillation.build(config, model, problem, stages))
     weights = taught.init(KEY, case.episodes, case.earlier)
     losses = [
         (

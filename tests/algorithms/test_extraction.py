@@ -1,11 +1,13 @@
 """Extraction: before adaptation it is the base model; its steps and its memory against independent computations."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers import builders, trees
+from helpers import builders, compiled, trees
 from metarun.algorithms import extraction, maml, pretrain
 from metarun.algorithms.extraction import memory_learner
 from metarun.base import Weights
@@ -13,27 +15,39 @@ from metarun.base import Weights
 KEY = jax.random.key(0)
 
 
+class Before:
+    """A family of tasks, and a pre-trained network."""
+
+    def __init__(self, labelled: bool) -> None:
+        self.family = builders.blobs() if labelled else builders.build_task("sinusoid", shots=6, queries=6)
+        self.model = compiled.compile_model(builders.build_model("mlp", self.family.problem.spec))
+        self.episodes = compiled.sample(self.family, KEY, 3)
+        stage = pretrain.build(pretrain.Config(), self.model, self.family.problem)
+        self.base = compiled.compile_algorithm(stage)
+        self.weights = self.base.init(KEY, self.episodes, {})
+
+
+make_before = functools.cache(Before)
+
+
 class Case:
-    """A family of tasks, a pre-trained network, and the extraction on it."""
+    """The extraction on such a network."""
 
     def __init__(self, labelled: bool, **options) -> None:
-        self.family = builders.blobs() if labelled else builders.build_task("sinusoid", shots=6, queries=6)
-        problem = self.family.problem
-        self.model = builders.build_model("mlp", self.family.problem.spec)
-        keys = jax.random.split(KEY, 3)
-        self.episodes = jax.vmap(self.family.sample, in_axes=(None, 0))((), keys)
-        self.episode = jax.tree.map(lambda leaf: leaf[0], self.episodes)
-        self.base = pretrain.build(pretrain.Config(), self.model, problem)
-        earlier = {"pretrain": self.base.init(KEY, self.episodes, {})}
+        before = make_before(labelled)
+        self.family, self.model, self.base = before.family, before.model, before.base
+        self.episodes, self.episode = before.episodes, compiled.select(before.episodes, 0)
+        earlier = {"pretrain": before.weights}
         self.pretrained = earlier["pretrain"].trained
         config = extraction.Config(**options)
-        self.algorithm = extraction.build(config, self.model, problem, {"pretrain": self.base})
+        algorithm = extraction.build(config, self.model, self.family.problem, {"pretrain": self.base})
+        self.algorithm = compiled.compile_algorithm(algorithm)
         self.weights = self.algorithm.init(jax.random.key(1), self.episodes, earlier)
 
     def answer(self, algorithm=None, weights=None) -> np.ndarray:
         algorithm, weights = algorithm or self.algorithm, weights or self.weights
-        learner = algorithm.adapt(weights, self.episode.support)
-        return np.asarray(algorithm.predict(learner, self.episode.query.inputs))
+        support, inputs = self.episode.support, self.episode.query.inputs
+        return np.asarray(compiled.answer(algorithm, weights, support, inputs))
 
     def features(self, inputs) -> np.ndarray:
         return np.asarray(self.model.embed(self.pretrained["body"], inputs), np.float64)
@@ -62,12 +76,14 @@ def test_the_gradient_learner_with_equal_rates_is_maml_from_the_pooled_start():
 def test_every_array_moves_by_its_own_rate():
     case = Case(labelled=False, inner_lr=0.05)
     start = case.algorithm.adapt(case.weights, case.episode.support)
-    rates = case.weights.trained["rates"]
+    rates = jax.tree.map(np.asarray, case.weights.trained["rates"])
     twice = rates | {"head": {"kernel": 2 * rates["head"]["kernel"], "bias": 0 * rates["head"]["bias"]}}
     other = case.algorithm.adapt(
         Weights(case.weights.trained | {"rates": twice}, case.weights.frozen), case.episode.support
     )
-    head, first, second = (each for each in (case.pretrained["head"], start.head, other.head))
+    head, first, second = (
+        jax.tree.map(np.asarray, each) for each in (case.pretrained["head"], start.head, other.head)
+    )
     np.testing.assert_allclose(
         second["kernel"] - head["kernel"], 2 * (first["kernel"] - head["kernel"]), rtol=1e-3, atol=1e-6
     )
@@ -112,7 +128,7 @@ def test_the_memory_learner_is_the_formula_of_the_docstring(labelled, reads):
         asked = unit(asked + attention(case, asked, keys) @ keys)
     weights = attention(case, asked, keys)
     if labelled:
-        found = weights @ np.eye(3)[support.targets]
+        found = weights @ np.eye(3)[np.asarray(support.targets)]
         expected = np.log((1 - gate) / 3 + gate * found)
     else:
         kernel, bias = (np.asarray(case.pretrained["head"][name]) for name in ("kernel", "bias"))

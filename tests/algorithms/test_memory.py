@@ -1,11 +1,12 @@
 """Learners with a memory: their recurrences against plain loops, causality, and the order of the support."""
 
+import functools
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers import builders
+from helpers import builders, compiled
 from metarun.algorithms import memory
 from metarun.blocks import networks
 
@@ -14,12 +15,14 @@ SIZE, STEPS = 5, 6  # of a step of the sequence; steps
 READERS = ("recurrent", "attention", "external")
 
 
+@functools.cache
 def make(name: str, **options):
     config = memory.Config(**{"reader": name, "width": 4, "slots": 3, "heads": 2, **options})
     reader = memory.make_reader(config)
     reader = reader._replace(read=jax.jit(reader.read), answer=jax.jit(reader.answer))
-    sequence, queries = (jax.random.normal(jax.random.key(seed), (STEPS, SIZE)) for seed in (1, 2))
-    return reader, reader.init(KEY, SIZE, STEPS), sequence, queries
+    sequence, queries = np.random.default_rng(1).standard_normal((2, STEPS, SIZE)).astype(np.float32)
+    init = jax.jit(lambda key: reader.init(key, SIZE, STEPS))
+    return reader, init(KEY), sequence, queries
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -27,7 +30,7 @@ def test_queries_are_answered_each_by_itself(name):
     reader, layers, sequence, queries = make(name)
     known = reader.read(layers, sequence, None)
     together = reader.answer(layers, known, queries)
-    alone = jnp.concatenate([reader.answer(layers, known, row[None]) for row in queries])
+    alone = np.concatenate([reader.answer(layers, known, row[None]) for row in queries])
     assert together.shape == (STEPS, reader.answer_size(SIZE, STEPS))
     np.testing.assert_allclose(alone, together, rtol=1e-5, atol=1e-6)
 
@@ -38,13 +41,14 @@ def test_an_attention_reader_answers_as_if_the_query_were_the_last_place_of_the_
     answer = reader.answer(
         layers, reader.read(layers, sequence[: steps - 1], None), sequence[steps - 1 : steps]
     )
-    into_last_layer = reader.read(layers, sequence[:steps], None)[-1][-1]
-    np.testing.assert_allclose(answer[0, : len(into_last_layer)], into_last_layer, rtol=1e-5, atol=1e-6)
+    into_last_layer = np.asarray(reader.read(layers, sequence[:steps], None)[-1])[-1]
+    found = np.asarray(answer)[0, : len(into_last_layer)]
+    np.testing.assert_allclose(found, into_last_layer, rtol=1e-5, atol=1e-6)
 
 
 def test_what_an_attention_reader_knows_of_an_example_depends_on_no_later_one():
     reader, layers, sequence, _ = make("attention")
-    slopes = jax.jacfwd(lambda sequence: reader.read(layers, sequence, None)[-1])(sequence)
+    slopes = jax.jit(jax.jacfwd(lambda sequence: reader.read(layers, sequence, None)[-1]))(sequence)
     reached = np.abs(np.asarray(slopes)).max(axis=(1, 3))  # [place, example]
     assert np.array_equal(reached > 0, np.tril(np.ones((STEPS, STEPS), bool)))
 
@@ -52,7 +56,7 @@ def test_what_an_attention_reader_knows_of_an_example_depends_on_no_later_one():
 @pytest.mark.parametrize("decay", [0.95, 0.5])
 def test_the_external_memory_is_written_and_read_as_its_equations_say(decay):
     reader, layers, sequence, queries = make("external", decay=decay)
-    layers = layers | {"gate": jnp.asarray(0.7)}
+    layers = layers | {"gate": np.float32(0.7)}
     known = reader.read(layers, sequence, None)
 
     def sigmoid(x):
@@ -82,7 +86,7 @@ def test_the_external_memory_is_written_and_read_as_its_equations_say(decay):
     np.testing.assert_allclose(known.memory, table, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(known.usage, usage, rtol=1e-3)
     shown, _, _, weights = look(np.asarray(queries)[0])
-    answer = reader.answer(jax.tree.map(jnp.float32, layers), known, queries[:1])[0]
+    answer = np.asarray(reader.answer(jax.tree.map(np.float32, layers), known, queries[:1]))[0]
     np.testing.assert_allclose(answer, np.concatenate([shown, weights @ table]), rtol=1e-3, atol=1e-4)
 
 
@@ -97,10 +101,10 @@ def test_an_attention_reader_attends_with_its_heads():
     """The first layer is attention, whose result the memory shows as the last features of the second layer's input."""
     one, two = (make("attention", heads=heads) for heads in (1, 2))
     layers, sequence = one[1], one[2]
-    past = jnp.tril(jnp.ones((STEPS, STEPS), bool))
+    past, attend = np.tril(np.ones((STEPS, STEPS), bool)), jax.jit(networks.attend, static_argnums=1)
     for heads, reader in ((1, one[0]), (2, two[0])):
-        second = reader.read(layers, sequence, None)[1]
-        expected = networks.attend(layers[0], heads, sequence, sequence, sequence, past)
+        second = np.asarray(reader.read(layers, sequence, None)[1])
+        expected = attend(layers[0], heads, sequence, sequence, sequence, past)
         np.testing.assert_allclose(second[:, SIZE:], expected, rtol=1e-5, atol=1e-6)
 
 
@@ -109,8 +113,9 @@ def test_training_reads_the_support_in_a_random_order_if_it_is_to(shuffle):
     family = builders.build_task("sinusoid", shots=6, queries=5)
     model = builders.build_model("mlp", family.problem.spec)
     algorithm = builders.build_algorithm("memory", model, family.problem, shuffle=shuffle)
-    episode = family.sample((), KEY)
-    weights = jax.jit(algorithm.init)(KEY, jax.tree.map(lambda leaf: leaf[None], episode), {})
+    episodes = compiled.sample(family, KEY, 1)
+    episode = compiled.select(episodes, 0)
+    weights = jax.jit(algorithm.init)(KEY, episodes, {})
     loss = jax.jit(algorithm.loss)
     values = {float(loss(weights, episode, jax.random.key(seed), 0.0)[0]) for seed in range(3)}
     assert (len(values) > 1) == shuffle
@@ -121,11 +126,13 @@ def test_a_support_of_another_size_is_read_too(reader):
     family = builders.build_task("sinusoid", shots=6, queries=5)
     model = builders.build_model("mlp", family.problem.spec)
     algorithm = builders.build_algorithm("memory", model, family.problem, reader=reader)
-    episode = family.sample((), KEY)
-    weights = jax.jit(algorithm.init)(KEY, jax.tree.map(lambda leaf: leaf[None], episode), {})
-    few = jax.tree.map(lambda leaf: leaf[:2], episode.support)
-    learner = jax.jit(algorithm.adapt)(weights, few)
-    assert jax.jit(algorithm.predict)(learner, episode.query.inputs).shape == (5, 1)
+    episodes = compiled.sample(family, KEY, 1)
+    episode = compiled.select(episodes, 0)
+    weights = jax.jit(algorithm.init)(KEY, episodes, {})
+    few = compiled.select(episode.support, slice(2))
+    outputs = compiled.answer(algorithm, weights, few, episode.query.inputs)
+    assert outputs.shape == (5, 1)
+    assert np.isfinite(outputs).all()
 
 
 def test_heads_that_do_not_divide_the_width_are_refused():

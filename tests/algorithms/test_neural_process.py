@@ -1,13 +1,14 @@
 """Neural processes: their densities against scipy, what they may depend on, and what cannot be built."""
 
+import functools
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from helpers import builders, trees
-from metarun import base, losses
+from helpers import builders, compiled, trees
+from metarun import base
 from metarun.algorithms import neural_process
 from metarun.algorithms.neural_process import gaussian
 from metarun.algorithms.neural_process.gaussian import Gaussian
@@ -22,52 +23,55 @@ KINDS = {
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
+@functools.cache
+def draw() -> tuple[base.TaskFamily, base.Episode]:
+    """Return the family and a batch of one task."""
+    family = builders.build_task("sinusoid", shots=6, queries=5)
+    return family, compiled.sample(family, KEY, 1)
+
+
 class Case:
     """A small neural process on one sinusoid."""
 
     def __init__(self, kind: str, **options) -> None:
-        self.family = builders.build_task("sinusoid", shots=6, queries=5)
-        self.episode = self.family.sample((), KEY)
-        self.algorithm = builders.build_algorithm(
+        self.family, episodes = draw()
+        self.episode = compiled.select(episodes, 0)
+        algorithm = builders.build_algorithm(
             "neural_process",
             builders.build_model("mlp", self.family.problem.spec),
             self.family.problem,
             **{**KINDS[kind], **options},
         )
-        self.weights = jax.jit(self.algorithm.init)(
-            KEY, jax.tree.map(lambda leaf: leaf[None], self.episode), {}
-        )
+        self.algorithm = compiled.compile_algorithm(algorithm)
+        self.weights = self.algorithm.init(KEY, episodes, {})
 
-    def predict(self, support, inputs):
-        return jax.jit(lambda *given: self.algorithm.predict(self.algorithm.adapt(*given[:2]), given[2]))(
-            self.weights, support, inputs
-        )
+    def predict(self, support, inputs) -> np.ndarray:
+        return np.asarray(compiled.answer(self.algorithm, self.weights, support, inputs))
+
+
+make_case = functools.cache(Case)
 
 
 def test_the_divergence_is_the_integral_that_defines_it():
     left, right = stats.norm(0.3, 0.5), stats.norm(-0.4, 0.9)
     integral = integrate.quad(lambda x: left.pdf(x) * (left.logpdf(x) - right.logpdf(x)), -5, 5)[0]
-    divergence = gaussian.divergence(
-        *(
-            Gaussian(jnp.full(3, mean), jnp.full(3, deviation))
-            for mean, deviation in ((0.3, 0.5), (-0.4, 0.9))
-        )
-    )
+    sides = [
+        Gaussian(np.full(3, mean), np.full(3, deviation)) for mean, deviation in ((0.3, 0.5), (-0.4, 0.9))
+    ]
+    divergence = jax.jit(gaussian.divergence)(*sides)
     np.testing.assert_allclose(divergence, 3 * integral, rtol=1e-5)
 
 
 def test_the_likelihood_is_that_of_scipy():
-    mean, deviation, targets = (
-        jnp.asarray(np.random.default_rng(seed).uniform(0.5, 2, (4, 2))) for seed in range(3)
-    )
-    value = gaussian.negative_log_likelihood(Gaussian(mean, deviation), targets)
+    mean, deviation, targets = (np.random.default_rng(seed).uniform(0.5, 2, (4, 2)) for seed in range(3))
+    value = jax.jit(gaussian.negative_log_likelihood)(Gaussian(mean, deviation), targets)
     np.testing.assert_allclose(value, -stats.norm(mean, deviation).logpdf(targets).mean(), rtol=1e-6)
 
 
 @every_kind
 def test_the_order_of_the_support_changes_nothing(kind):
-    case = Case(kind)
-    reversed_ = jax.tree.map(lambda leaf: leaf[::-1], case.episode.support)
+    case = make_case(kind)
+    reversed_ = compiled.select(case.episode.support, slice(None, None, -1))
     inputs = case.episode.query.inputs
     trees.assert_close(
         case.predict(reversed_, inputs), case.predict(case.episode.support, inputs), rtol=1e-4, atol=1e-5
@@ -76,26 +80,26 @@ def test_the_order_of_the_support_changes_nothing(kind):
 
 @every_kind
 def test_a_query_is_answered_by_itself(kind):
-    case = Case(kind)
+    case = make_case(kind)
     inputs = case.episode.query.inputs
     together = case.predict(case.episode.support, inputs)
-    alone = jnp.concatenate([case.predict(case.episode.support, row[None]) for row in inputs])
+    alone = np.concatenate([case.predict(case.episode.support, row[None]) for row in np.asarray(inputs)])
     trees.assert_close(alone, together, rtol=1e-4, atol=1e-5)
 
 
 @every_kind
 def test_a_support_of_another_size_is_read_too(kind):
-    case = Case(kind)
-    few = jax.tree.map(lambda leaf: leaf[:2], case.episode.support)
+    case = make_case(kind)
+    few = compiled.select(case.episode.support, slice(2))
     inputs = case.episode.query.inputs
     assert case.predict(few, inputs).shape == (5, 1)
     assert trees.differ(case.predict(few, inputs), case.predict(case.episode.support, inputs))
 
 
 def test_the_conditional_outer_loss_is_the_query_loss_of_what_adapt_and_predict_give():
-    case = Case("conditional")
+    case = make_case("conditional")
     support, query = case.episode.support, case.episode.query
-    expected = losses.mean_squared_error(case.predict(support, query.inputs), query.targets)
+    expected = np.square(case.predict(support, query.inputs) - query.targets).mean()
     np.testing.assert_allclose(
         case.algorithm.loss(case.weights, case.episode, KEY, 0.0)[0], expected, rtol=1e-6
     )
@@ -104,7 +108,7 @@ def test_the_conditional_outer_loss_is_the_query_loss_of_what_adapt_and_predict_
 @pytest.mark.parametrize("kind", ["latent", "attentive"])
 def test_a_query_that_tells_nothing_new_costs_no_divergence(kind):
     """With the query equal to the support, the mean over both is that over the support."""
-    case = Case(kind)
+    case = make_case(kind)
     same = base.Episode(case.episode.support, case.episode.support)
     repeated = case.algorithm.loss(case.weights, same, KEY, 0.0)[1]["divergence"]
     new = case.algorithm.loss(case.weights, case.episode, KEY, 0.0)[1]["divergence"]
@@ -113,7 +117,7 @@ def test_a_query_that_tells_nothing_new_costs_no_divergence(kind):
 
 def test_queries_and_keys_begin_alike_and_train_apart():
     """What is alike attends to each other at once; else classes stay at chance for thousands of steps."""
-    case = Case("attention")
+    case = make_case("attention")
     start = case.weights.trained["attention"]
     np.testing.assert_array_equal(start["queries"]["kernel"], start["keys"]["kernel"])
 

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from helpers import builders, trees
+from helpers import builders, compiled, trees
 from metarun import base
 from metarun.algorithms import reptile
 from metarun.base import Episode, Examples, Weights
@@ -29,7 +29,7 @@ def linear_model() -> base.Model:
 def examples(seed: int, count: int) -> Examples:
     generator = np.random.default_rng(seed)
     shapes = (count, 2), (count, 1)
-    return Examples(*(jnp.asarray(generator.standard_normal(shape)) for shape in shapes))
+    return Examples(*(jax.device_put(generator.standard_normal(shape)) for shape in shapes))
 
 
 def episode() -> Episode:
@@ -41,7 +41,8 @@ START = np.array([[0.5], [-1.0]])
 
 def build(**options) -> base.Algorithm:
     config = reptile.Config(**{"inner_steps": 3, "inner_lr": RATE, **options})
-    return reptile.build(config, linear_model(), builders.regression_problem(2))
+    algorithm = reptile.build(config, linear_model(), builders.regression_problem(2))
+    return compiled.compile_algorithm(algorithm)
 
 
 def slope(params, inputs, targets):
@@ -51,7 +52,7 @@ def slope(params, inputs, targets):
 
 def descended(params, batches):
     for inputs, targets in batches:
-        params = params - RATE * slope(params, inputs, targets)
+        params = params - RATE * slope(params, np.asarray(inputs), np.asarray(targets))
     return params
 
 
@@ -64,24 +65,28 @@ def everything() -> tuple:
 def test_the_gradient_is_the_way_back_from_where_the_inner_loop_ends(trains_on, loop):
     algorithm = build(trains_on=trains_on, loop=loop)
     outer = jax.value_and_grad(lambda params: algorithm.loss(Weights(params), episode(), KEY, 0.0)[0])
-    loss, gradient = jax.jit(outer)(jnp.asarray(START))
+    loss, gradient = jax.jit(outer)(jax.device_put(START))
     way = START - descended(START, 3 * [everything() if trains_on == "all" else episode().support])
     np.testing.assert_allclose(gradient, way, rtol=1e-12)
     np.testing.assert_allclose(loss, 0.5 * np.sum(way**2), rtol=1e-12)
 
 
 def test_gradient_descent_with_rate_epsilon_on_the_loss_is_reptiles_outer_step():
-    algorithm, start = build(), jnp.asarray(START)
+    algorithm, start = build(), jax.device_put(START)
     gradient = jax.jit(jax.grad(lambda params: algorithm.loss(Weights(params), episode(), KEY, 0.0)[0]))(
         start
     )
-    updates, _ = optax.sgd(0.25).update(gradient, optax.sgd(0.25).init(start))
+    optimizer = optax.sgd(0.25)
+    updates, _ = jax.jit(optimizer.update)(gradient, optimizer.init(start))
     end = descended(START, 3 * [everything()])
-    np.testing.assert_allclose(optax.apply_updates(start, updates), START + 0.25 * (end - START), rtol=1e-12)
+    np.testing.assert_allclose(START + np.asarray(updates), START + 0.25 * (end - START), rtol=1e-12)
+
+
+draw_passes = jax.jit(reptile.draw_passes, static_argnums=(1, 2, 3))
 
 
 def test_every_pass_of_the_mini_batches_has_every_example_once_in_an_order_of_its_own():
-    batches = np.asarray(reptile.draw_passes(KEY, count=6, size=4, steps=6))
+    batches = np.asarray(draw_passes(KEY, 6, 4, 6))
     assert batches.shape == (6, 4)
     passes = batches.reshape(4, 6)
     np.testing.assert_array_equal(np.sort(passes, axis=1), np.tile(np.arange(6), (4, 1)))
@@ -90,16 +95,18 @@ def test_every_pass_of_the_mini_batches_has_every_example_once_in_an_order_of_it
 
 def test_the_inner_loop_descends_the_mini_batches_of_the_key():
     algorithm, (inputs, targets) = build(inner_batch=4), everything()
-    batches = np.asarray(reptile.draw_passes(KEY, count=10, size=4, steps=3))
+    batches = np.asarray(draw_passes(KEY, 10, 4, 3))
     way = START - descended(START, [(inputs[rows], targets[rows]) for rows in batches])
     gradient = jax.jit(jax.grad(lambda params, key: algorithm.loss(Weights(params), episode(), key, 0.0)[0]))
-    np.testing.assert_allclose(gradient(jnp.asarray(START), KEY), way, rtol=1e-12)
-    assert trees.differ(gradient(jnp.asarray(START), jax.random.key(1)), gradient(jnp.asarray(START), KEY))
+    np.testing.assert_allclose(gradient(jax.device_put(START), KEY), way, rtol=1e-12)
+    assert trees.differ(
+        gradient(jax.device_put(START), jax.random.key(1)), gradient(jax.device_put(START), KEY)
+    )
 
 
 def test_adaptation_sees_the_support_alone_and_a_batch_of_more_examples_than_there_are_is_all_of_them():
     for options in ({}, {"inner_batch": 4}, {"inner_batch": 9}):
-        learner = build(**options).adapt(Weights(jnp.asarray(START)), episode().support)
+        learner = build(**options).adapt(Weights(jax.device_put(START)), episode().support)
         np.testing.assert_allclose(learner.params, descended(START, 3 * [episode().support]), rtol=1e-12)
 
 
@@ -113,14 +120,14 @@ def test_adaptation_sees_the_support_alone_and_a_batch_of_more_examples_than_the
     ],
 )
 def test_inner_optimizers_are_optaxs_of_the_same_name(name, transformation):
-    learner = build(inner_optimizer=name).adapt(Weights(jnp.asarray(START)), episode().support)
-    params, memory = START, transformation.init(START)
+    learner = build(inner_optimizer=name).adapt(Weights(jax.device_put(START)), episode().support)
+    params, memory, update = START, transformation.init(START), jax.jit(transformation.update)
     for _ in range(3):
-        updates, memory = transformation.update(slope(params, *episode().support), memory)
-        params = params + updates
+        updates, memory = update(slope(params, *map(np.asarray, episode().support)), memory)
+        params = params + np.asarray(updates)
     np.testing.assert_allclose(learner.params, params, rtol=1e-8)
 
 
 def test_without_inner_steps_nothing_is_adapted():
-    learner = build(inner_steps=0, inner_batch=2).adapt(Weights(jnp.asarray(START)), episode().support)
+    learner = build(inner_steps=0, inner_batch=2).adapt(Weights(jax.device_put(START)), episode().support)
     np.testing.assert_array_equal(learner.params, START)

@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.flatten_util import ravel_pytree
 
-from helpers import builders
+from helpers import builders, compiled
 from metarun import base, errors, losses
 from metarun.algorithms import task_embedding
 from metarun.algorithms.task_embedding import (
@@ -34,32 +33,43 @@ every_source = pytest.mark.parametrize(
 )
 
 
-class Case:
-    """A source on a small perceptron that MAML has not yet trained."""
+class Solved:
+    """A family with some tasks, and a small perceptron for it that MAML has not yet trained."""
 
-    def __init__(self, family: str, **options: Any) -> None:
+    def __init__(self, family: str) -> None:
         self.family = FAMILIES[family]()
         self.model = builders.build_model("mlp", self.family.problem.spec)
-        self.solver = builders.build_algorithm("maml", self.model, self.family.problem)
-        keys = jax.random.split(KEY, TASKS)
-        self.episodes = jax.jit(jax.vmap(self.family.sample, in_axes=(None, 0)))((), keys)
+        solver = builders.build_algorithm("maml", self.model, self.family.problem)
+        self.solver = compiled.compile_algorithm(solver)
+        self.episodes = compiled.sample(self.family, KEY, TASKS)
         self.base = self.solver.init(jax.random.key(1), self.episodes, {})
+
+
+make_solved = functools.cache(Solved)
+
+
+class Case:
+    """A source on such a perceptron."""
+
+    def __init__(self, family: str, **options: Any) -> None:
+        solved = make_solved(family)
+        self.family, self.model, self.solver = solved.family, solved.model, solved.solver
+        self.episodes, self.base = solved.episodes, solved.base
         self.algorithm = build(self, **options)
-        self.init = jax.jit(self.algorithm.init)
-        self.weights = self.init(KEY, self.episodes, {"maml": self.base})
+        self.weights = self.algorithm.init(KEY, self.episodes, {"maml": self.base})
 
     def support(self, task: int) -> base.Examples:
-        return one(self.episodes, task).support
+        return compiled.select(self.episodes, task).support
 
+    @functools.cached_property
     def vectors(self) -> np.ndarray:
         """[task, embed]."""
         adapt = jax.vmap(self.algorithm.adapt, in_axes=(None, 0))
         return np.asarray(jax.jit(adapt)(self.weights, self.episodes.support).embedding)
 
-
-def one(batch, index: int):
-    """One task of a batch of tasks."""
-    return jax.tree.map(lambda leaf: leaf[index], batch)
+    def embed(self, support: base.Examples) -> np.ndarray:
+        """[embed], of one task."""
+        return np.asarray(self.algorithm.adapt(self.weights, support).embedding)
 
 
 @functools.cache
@@ -70,7 +80,8 @@ def make_case(family: str, **options: Any) -> Case:
 def build(case: Case, **options: Any) -> base.Algorithm:
     """Build the algorithm of these options on the earlier stage of a case."""
     config = task_embedding.Config(**(SMALL | options))
-    return task_embedding.build(config, case.model, case.family.problem, {"maml": case.solver})
+    algorithm = task_embedding.build(config, case.model, case.family.problem, {"maml": case.solver})
+    return compiled.compile_algorithm(algorithm)
 
 
 # Every source
@@ -78,7 +89,7 @@ def build(case: Case, **options: Any) -> base.Algorithm:
 
 @every_source
 def test_the_vector_has_the_dimensions_asked_for_and_differs_between_tasks(source, family):
-    vectors = make_case(family, source=source).vectors()
+    vectors = make_case(family, source=source).vectors
     assert vectors.shape == (TASKS, 3)
     assert vectors.dtype == np.float32
     assert np.isfinite(vectors).all()
@@ -88,8 +99,7 @@ def test_the_vector_has_the_dimensions_asked_for_and_differs_between_tasks(sourc
 @every_source
 def test_under_vmap_a_task_has_the_vector_that_it_has_alone(source, family):
     case = make_case(family, source=source)
-    alone = jax.jit(case.algorithm.adapt)(case.weights, case.support(5)).embedding
-    np.testing.assert_allclose(case.vectors()[5], alone, rtol=2e-3, atol=1e-4)
+    np.testing.assert_allclose(case.vectors[5], case.embed(case.support(5)), rtol=2e-3, atol=1e-4)
 
 
 @every_source
@@ -97,9 +107,7 @@ def test_the_vector_does_not_depend_on_the_order_of_the_examples(source, family)
     case = make_case(family, source=source)
     support = case.support(2)
     order = np.random.default_rng(0).permutation(len(support.targets))
-    shuffled = jax.tree.map(lambda leaf: leaf[order], support)
-    adapt = jax.jit(case.algorithm.adapt)
-    left, right = (adapt(case.weights, part).embedding for part in (support, shuffled))
+    left, right = (case.embed(part) for part in (support, compiled.select(support, order)))
     np.testing.assert_allclose(left, right, rtol=2e-3, atol=1e-4)
 
 
@@ -108,8 +116,7 @@ def test_in_a_classification_the_vector_does_not_depend_on_which_class_has_which
     case = make_case("classification", source=source)
     support = case.support(2)
     renamed = support._replace(targets=(support.targets + 1) % case.family.problem.spec.ways)
-    adapt = jax.jit(case.algorithm.adapt)
-    left, right = (adapt(case.weights, part).embedding for part in (support, renamed))
+    left, right = (case.embed(part) for part in (support, renamed))
     np.testing.assert_allclose(left, right, rtol=2e-3, atol=1e-4)
 
 
@@ -123,7 +130,7 @@ def test_the_loss_is_finite_and_every_trained_leaf_has_a_gradient(source, family
         return case.algorithm.loss(base.Weights(trained, frozen), episode, KEY, 0.0)
 
     (loss, metrics), slopes = value_and_gradient(
-        case.weights.trained, case.weights.frozen, one(case.episodes, 0)
+        case.weights.trained, case.weights.frozen, compiled.select(case.episodes, 0)
     )
     assert all(np.isfinite(value) for value in (loss, *metrics.values()))
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(slopes))
@@ -133,9 +140,9 @@ def test_the_loss_is_finite_and_every_trained_leaf_has_a_gradient(source, family
 @pytest.mark.parametrize("source", ["gradient", "collaborative"])
 def test_a_source_that_trains_nothing_answers_as_the_earlier_stage_does(source):
     case = make_case("regression", source=source)
-    support, query = case.support(0), one(case.episodes, 0).query
+    support, query = case.support(0), compiled.select(case.episodes, 0).query
     answers = [
-        algorithm.predict(algorithm.adapt(weights, support), query.inputs)
+        compiled.answer(algorithm, weights, support, query.inputs)
         for algorithm, weights in ((case.algorithm, case.weights), (case.solver, case.base))
     ]
     np.testing.assert_allclose(*answers, rtol=1e-5, atol=1e-6)
@@ -156,16 +163,18 @@ def test_the_gradient_of_a_line_is_its_closed_form():
     def loss(params, support):
         return losses.mean_squared_error(outputs(params, support), support.targets)
 
-    params = {"w": jnp.array([[0.5]])}
-    slope = long_vectors.compute_gradient(loss, params, support, "all")
+    adapt = solver_network.make_descent(task_embedding.Config(adapted_steps=1, adapted_lr=0.1), loss)
+
+    @jax.jit
+    def compute(params):
+        slope = long_vectors.compute_gradient(loss, params, support, "all")
+        change = long_vectors.compute_change(adapt, params, support, "all")
+        return slope, change, long_vectors.compute_fisher(outputs, params, support, "all", regression)
+
+    slope, change, information = compute({"w": np.float32([[0.5]])})
     errors_ = 0.5 * np.array([1.0, 2.0, -1.0]) - np.array([3.0, 1.0, 0.5])
     np.testing.assert_allclose(slope, [2 * np.mean(errors_ * np.array([1.0, 2.0, -1.0]))], rtol=1e-6)
-    config = task_embedding.Config(adapted_steps=1, adapted_lr=0.1)
-    adapt = solver_network.make_descent(config, loss)
-    np.testing.assert_allclose(
-        long_vectors.compute_change(adapt, params, support, "all"), -0.1 * slope, rtol=1e-6
-    )
-    information = long_vectors.compute_fisher(outputs, params, support, "all", regression)
+    np.testing.assert_allclose(change, -0.1 * np.asarray(slope), rtol=1e-6)
     np.testing.assert_allclose(information, [np.mean([1.0, 4.0, 1.0])], rtol=1e-6)
 
 
@@ -174,13 +183,16 @@ def test_the_fisher_information_of_a_softmax_is_the_mean_square_of_its_scores():
     generator = np.random.default_rng(0)
     kernel = generator.standard_normal((4, 3)).astype(np.float32)
     inputs = generator.standard_normal((5, 4)).astype(np.float32)
-    information = long_vectors.compute_fisher(
-        lambda params, support: support.inputs @ params["kernel"],
-        {"kernel": jnp.asarray(kernel)},
-        base.Examples(jnp.asarray(inputs), jnp.zeros(5, jnp.int32)),
-        "all",
-        base.Spec((4,), 3, "classes"),
-    )
+    support = base.Examples(jax.device_put(inputs), np.zeros(5, np.int32))
+    information = jax.jit(
+        lambda params: long_vectors.compute_fisher(
+            lambda params, support: support.inputs @ params["kernel"],
+            params,
+            support,
+            "all",
+            base.Spec((4,), 3, "classes"),
+        )
+    )({"kernel": kernel})
     chances = np.exp(inputs @ kernel)
     chances /= chances.sum(axis=1, keepdims=True)
     expected = np.zeros((4, 3))
@@ -211,12 +223,16 @@ def test_the_change_of_the_parameters_is_that_of_as_many_steps_of_this_size(step
             )
         )(params)
 
+    def descend(leaf, gradient):
+        return np.asarray(leaf) - np.float32(0.02) * np.asarray(gradient)
+
     params = start
     for _ in range(steps):
-        params = jax.tree.map(lambda leaf, gradient: leaf - 0.02 * gradient, params, slope(params))
-    change = ravel_pytree(jax.tree.map(jnp.subtract, params, start))[0]
-    embedding = jax.jit(case.algorithm.adapt)(case.weights, support).embedding
-    np.testing.assert_allclose(embedding, change, rtol=1e-3, atol=1e-6)
+        params = jax.tree.map(descend, params, slope(params))
+    change = np.concatenate(
+        [leaf.ravel() for leaf in jax.tree.leaves(jax.tree.map(np.subtract, params, start))]
+    )
+    np.testing.assert_allclose(case.embed(support), change, rtol=1e-3, atol=1e-6)
 
 
 def test_the_last_layers_gradient_depends_on_labels_and_that_of_class_means_does_not():
@@ -226,7 +242,7 @@ def test_the_last_layers_gradient_depends_on_labels_and_that_of_class_means_does
     renamed = support._replace(targets=(support.targets + 1) % 3)
 
     def embed(head, support):
-        return np.asarray(jax.jit(cases[head].algorithm.adapt)(cases[head].weights, support).embedding)
+        return cases[head].embed(support)
 
     np.testing.assert_array_equal(embed(None, support), embed("means", support))
     np.testing.assert_allclose(embed("means", renamed), embed("means", support), rtol=2e-3, atol=1e-4)
@@ -236,7 +252,7 @@ def test_the_last_layers_gradient_depends_on_labels_and_that_of_class_means_does
 def test_parameters_choose_which_derivatives_are_in_the_vector():
     sizes = {
         parameters: len(
-            make_case("regression", source="gradient", reduction="none", parameters=parameters).vectors()[0]
+            make_case("regression", source="gradient", reduction="none", parameters=parameters).vectors[0]
         )
         for parameters in ("all", "head", "body")
     }
@@ -247,16 +263,20 @@ def test_parameters_choose_which_derivatives_are_in_the_vector():
 def test_pooled_features_of_numbers_hold_the_targets():
     model = base.Model(None, None, lambda params, inputs, *, condition=None, reference=None: 2 * inputs)
     support = base.Examples(jnp.array([[1.0], [3.0]]), jnp.array([[4.0], [5.0]]))
-    pooled = long_vectors.pool_features(model, {}, support, base.Spec((1,), 1, "numbers"))
+    spec = base.Spec((1,), 1, "numbers")
+    pooled = jax.jit(lambda support: long_vectors.pool_features(model, {}, support, spec))(support)
     np.testing.assert_allclose(pooled, [4.0, 4.5, (8 + 30) / 2])
 
 
 def test_scalings_are_what_they_say():
-    vector = jnp.array([3.0, -4.0, 0.0])
-    np.testing.assert_allclose(long_vectors.scale(vector, "unit"), [0.6, -0.8, 0], rtol=1e-6)
+    vector, names = np.float32([3.0, -4.0, 0.0]), ("unit", "logarithm", "none")
+    unit, logarithm, none = jax.jit(lambda vector: [long_vectors.scale(vector, name) for name in names])(
+        vector
+    )
+    np.testing.assert_allclose(unit, [0.6, -0.8, 0], rtol=1e-6)
     logarithms = np.sign(vector) * np.log1p(np.abs(vector) / (7 / 3))
-    np.testing.assert_allclose(long_vectors.scale(vector, "logarithm"), logarithms, rtol=1e-6)
-    np.testing.assert_array_equal(long_vectors.scale(vector, "none"), vector)
+    np.testing.assert_allclose(logarithm, logarithms, rtol=1e-6)
+    np.testing.assert_array_equal(none, vector)
 
 
 # PCA and k-means
@@ -270,10 +290,14 @@ def points(tasks: int = 40, features: int = 100) -> np.ndarray:
     return ((generator.standard_normal((tasks, features)) * scales) @ mixing + 5).astype(np.float32)
 
 
+fit_components = jax.jit(vector_reduction.fit_components, static_argnums=(1, 2, 3))
+fit_clusters = jax.jit(vector_reduction.fit_clusters, static_argnums=2)
+
+
 @pytest.mark.parametrize(("tasks", "features"), [(40, 100), (100, 12)])
 def test_components_are_those_of_the_singular_value_decomposition(tasks, features):
     vectors = points(tasks, features)
-    components = vector_reduction.fit_components(jnp.asarray(vectors), 4, None, whiten=False)
+    components = fit_components(vectors, 4, None, False)
     _, lengths, directions = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)
     overlaps = np.abs(np.sum(np.asarray(components.directions).T * directions[:4], axis=1))
     np.testing.assert_allclose(overlaps, 1, atol=1e-3)
@@ -281,34 +305,33 @@ def test_components_are_those_of_the_singular_value_decomposition(tasks, feature
 
 
 def test_whitened_components_have_variance_one():
-    vectors = jnp.asarray(points())
-    components = vector_reduction.fit_components(vectors, 4, None, whiten=True)
-    projected = jax.vmap(vector_reduction.project, in_axes=(None, 0))(components, vectors)
+    components = fit_components(points(), 4, None, True)
+    projected = jax.jit(jax.vmap(vector_reduction.project, in_axes=(None, 0)))(components, points())
     np.testing.assert_allclose(np.cov(np.asarray(projected).T, bias=True), np.eye(4), atol=1e-2)
 
 
 def test_whitened_vectors_of_the_training_tasks_have_variance_one():
-    vectors = make_case("regression", source="gradient", whiten=True).vectors()
+    vectors = make_case("regression", source="gradient", whiten=True).vectors
     np.testing.assert_allclose(vectors.std(axis=0), 1, rtol=2e-2)
 
 
 def test_a_small_share_of_variance_leaves_one_component():
-    vectors = make_case("regression", source="gradient", variance=0.01).vectors()
+    vectors = make_case("regression", source="gradient", variance=0.01).vectors
     assert vectors[:, 0].std() > 0
     np.testing.assert_array_equal(vectors[:, 1:], 0)
 
 
 def test_a_share_of_variance_keeps_the_fewest_components_that_hold_it_and_zeroes_the_rest():
-    vectors = jnp.asarray(points())
-    shares = np.cumsum(vector_reduction.fit_components(vectors, 6, None, False).shares)
+    vectors = points()
+    shares = np.cumsum(fit_components(vectors, 6, None, False).shares)
     wanted = float(shares[1] + shares[2]) / 2  # two components hold less, three hold more
-    kept = vector_reduction.fit_components(vectors, 6, wanted, False).directions
+    kept = np.asarray(fit_components(vectors, 6, wanted, False).directions)
     assert np.abs(kept[:, :3]).max(axis=0).all()
     assert not np.abs(kept[:, 3:]).any()
 
 
 def test_dimensions_that_the_tasks_do_not_have_are_zero():
-    components = vector_reduction.fit_components(jnp.asarray(points(tasks=3)), 5, None, False)
+    components = fit_components(points(tasks=3), 5, None, False)
     lengths = np.linalg.norm(components.directions, axis=0)
     np.testing.assert_allclose(lengths, [1, 1, 0, 0, 0], atol=1e-4)
 
@@ -318,7 +341,7 @@ def test_kmeans_finds_clusters_that_lie_apart():
     generator = np.random.default_rng(0)
     owner = np.repeat(np.arange(3), 30)
     vectors = (centres[owner] + generator.standard_normal((90, 2))).astype(np.float32)
-    clusters = vector_reduction.fit_clusters(KEY, jnp.asarray(vectors), 3)
+    clusters = fit_clusters(KEY, vectors, 3)
     means = np.stack([vectors[owner == index].mean(axis=0) for index in range(3)])
     found = np.asarray(clusters.centres)
     nearest = np.linalg.norm(means[:, None] - found[None], axis=-1).argmin(axis=1)
@@ -327,18 +350,19 @@ def test_kmeans_finds_clusters_that_lie_apart():
 
 
 def test_coordinates_that_no_task_has_do_not_make_a_membership_sharper():
-    vectors = jnp.asarray(np.random.default_rng(1).standard_normal((20, 3)), jnp.float32)
-    padded = jnp.pad(vectors, ((0, 0), (0, 5)))
-    found, plain = (vector_reduction.fit_clusters(KEY, some, 4) for some in (padded, vectors))
+    vectors = np.random.default_rng(1).standard_normal((20, 3)).astype(np.float32)
+    padded = np.pad(vectors, ((0, 0), (0, 5)))
+    found, plain = (fit_clusters(KEY, some, 4) for some in (padded, vectors))
     np.testing.assert_allclose(found.variance, plain.variance, rtol=1e-6)
 
 
 def test_membership_is_one_hot_or_the_posterior_of_normal_distributions():
     clusters = vector_reduction.Clusters(jnp.array([[0.0], [2.0]]), jnp.array(0.5))
+    membership = jax.jit(vector_reduction.compute_membership, static_argnames="hard")
     vector = jnp.array([0.5])
-    np.testing.assert_array_equal(vector_reduction.compute_membership(clusters, vector, hard=True), [1, 0])
+    np.testing.assert_array_equal(membership(clusters, vector, hard=True), [1, 0])
     densities = np.exp(-(np.array([0.5, 1.5]) ** 2) / (2 * 0.5))
-    soft = vector_reduction.compute_membership(clusters, vector, hard=False)
+    soft = membership(clusters, vector, hard=False)
     np.testing.assert_allclose(soft, densities / densities.sum(), rtol=1e-6)
 
 
@@ -347,7 +371,7 @@ def test_the_learner_holds_its_membership_in_the_clusters(membership):
     case = make_case("regression", source="gradient", clusters=4, membership=membership)
     cluster = case.algorithm.adapt(case.weights, case.support(0)).cluster
     assert cluster.shape == (4,)
-    np.testing.assert_allclose(cluster.sum(), 1, rtol=1e-5)
+    np.testing.assert_allclose(np.sum(cluster), 1, rtol=1e-5)
     assert (
         make_case("regression", source="gradient").algorithm.adapt(case.weights, case.support(0)).cluster
         is None
@@ -360,15 +384,20 @@ def test_the_learner_holds_its_membership_in_the_clusters(membership):
 def test_a_matrix_of_low_rank_is_recovered_where_nothing_was_observed():
     generator = np.random.default_rng(0)
     tasks, probes = generator.standard_normal((80, 3)), generator.standard_normal((30, 3))
-    scores = jnp.asarray((tasks @ probes.T + np.arange(30)).astype(np.float32))
-    observed = collaborative_filter.draw_observed(KEY, 80, 30, 15)
+    scores = (tasks @ probes.T + np.arange(30)).astype(np.float32)
+
+    @jax.jit
+    def complete(scores):
+        observed = collaborative_filter.draw_observed(KEY, 80, 30, 15)
+        hidden = jnp.where(observed > 0, scores, 1e6)  # what is hidden must not matter
+        factors = collaborative_filter.factorise(KEY, hidden, observed, 3, 1e-3)
+        rows = jax.vmap(collaborative_filter.solve, in_axes=(None, 0, 0, None))
+        vectors = rows(factors.probes, (scores - factors.means[None]) / factors.deviation, observed, 1e-3)
+        return vectors @ factors.probes.T * factors.deviation + factors.means[None], observed
+
+    completed, observed = map(np.asarray, complete(scores))
     np.testing.assert_array_equal(observed.sum(axis=1), 15)
-    hidden = jnp.where(observed > 0, scores, 1e6)  # what is hidden must not matter
-    factors = collaborative_filter.factorise(KEY, hidden, observed, 3, 1e-3)
-    rows = jax.vmap(collaborative_filter.solve, in_axes=(None, 0, 0, None))
-    vectors = rows(factors.probes, (scores - factors.means[None]) / factors.deviation, observed, 1e-3)
-    completed = vectors @ factors.probes.T * factors.deviation + factors.means[None]
-    missed = np.sqrt(np.mean(np.square(completed - scores)[np.asarray(observed) == 0]))
+    missed = np.sqrt(np.mean(np.square(completed - scores)[observed == 0]))
     assert missed < 0.3  # of scores whose deviation is about 1.7: the means of what is observed are not exact
 
 
@@ -376,13 +405,12 @@ def test_a_new_task_is_placed_by_its_first_scores():
     """Ridge regression on the factors of the observed probes, by numpy."""
     generator = np.random.default_rng(0)
     probes = generator.standard_normal((10, 3)).astype(np.float32)
-    factors = collaborative_filter.Factors(jnp.asarray(probes), jnp.full(10, 2.0), jnp.array(4.0))
+    factors = collaborative_filter.Factors(jax.device_put(probes), jnp.full(10, 2.0), jnp.array(4.0))
     scores = generator.standard_normal(6).astype(np.float32)
     matrix = probes[:6].T @ probes[:6] + 0.5 * np.eye(3)
     expected = np.linalg.solve(matrix, probes[:6].T @ ((scores - 2) / 4))
-    np.testing.assert_allclose(
-        collaborative_filter.place(factors, jnp.asarray(scores), 0.5), expected, rtol=1e-4, atol=1e-6
-    )
+    found = jax.jit(collaborative_filter.place, static_argnums=2)(factors, scores, 0.5)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_a_task_is_scored_by_the_first_observed_probes_alone():
@@ -403,7 +431,7 @@ def test_a_larger_ridge_shrinks_the_vectors():
     case = make_case("regression", source="collaborative")
     stiff = build(case, source="collaborative", ridge=1e3)
     vectors = jax.jit(jax.vmap(stiff.adapt, in_axes=(None, 0)))(case.weights, case.episodes.support).embedding
-    plain, shrunk = (np.linalg.norm(rows, axis=1).mean() for rows in (case.vectors(), vectors))
+    plain, shrunk = (np.linalg.norm(rows, axis=1).mean() for rows in (case.vectors, vectors))
     assert plain > 100 * shrunk
 
 
@@ -426,35 +454,39 @@ def test_the_divergence_from_the_prior_is_that_of_its_samples():
         return np.sum(-0.5 * ((values - centre) / width) ** 2 - np.log(width), axis=1)
 
     sampled = np.mean(log_density(draws, mean, deviation) - log_density(draws, 0, np.ones(2)))
-    np.testing.assert_allclose(
-        task_encoder.compute_divergence(jnp.array(mean), jnp.array(deviation)), sampled, rtol=1e-2
-    )
-    np.testing.assert_allclose(task_encoder.compute_divergence(jnp.zeros(2), jnp.ones(2)), 0, atol=1e-6)
+    compute = jax.jit(task_encoder.compute_divergence)
+    np.testing.assert_allclose(compute(np.float32(mean), np.float32(deviation)), sampled, rtol=1e-2)
+    np.testing.assert_allclose(compute(np.zeros(2, "f"), np.ones(2, "f")), 0, atol=1e-6)
 
 
 def test_the_discriminator_and_the_encoder_do_not_move_each_other():
     shape = task_encoder.Shape(3, 8, 2, False, None)
-    layers, vector = task_encoder.init_discriminator(KEY, shape), jnp.array([1.0, -2.0, 0.5])
+    layers = jax.jit(task_encoder.init_discriminator, static_argnums=1)(KEY, shape)
+    differentiate = jax.jit(jax.jacrev(lambda *both: task_encoder.contest(*both, KEY), (0, 1)))
+    both_slopes = differentiate(layers, np.float32([1.0, -2.0, 0.5]))
     for place, moved, still in ((0, 0, 1), (1, 1, 0)):
-        slopes = jax.grad(lambda *both, place=place: task_encoder.contest(*both, KEY)[place], (0, 1))(
-            layers, vector
-        )
+        slopes = both_slopes[place]
         assert any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(slopes[moved]))
         assert not any(np.abs(leaf).any() for leaf in jax.tree.leaves(slopes[still]))
 
 
 def test_the_bound_is_the_loss_of_all_examples_at_a_drawn_vector_and_a_share_of_the_divergence():
     case = make_case("regression", source="variational", divergence_weight=2.0)
-    episode, trained = one(case.episodes, 0), case.weights.trained
+    episode, trained = compiled.select(case.episodes, 0), case.weights.trained
     loss, _ = case.algorithm.loss(case.weights, episode, KEY, 0.0)
     shape = task_encoder.Shape(3, 8, 2, True, None)
-    mean, deviation = task_encoder.encode(shape, case.model, trained, episode.support)
-    drawn = mean + deviation * jax.random.normal(KEY, mean.shape)
-    missed = [
-        task_encoder.decode(shape, case.model, trained, drawn, episode.support, part.inputs) - part.targets
-        for part in (episode.support, episode.query)
-    ]
-    expected = np.mean(np.square(missed)) + 2 * task_encoder.compute_divergence(mean, deviation) / (6 + 6)
+
+    @jax.jit
+    def compute(trained, support, inputs):
+        mean, deviation = task_encoder.encode(shape, case.model, trained, support)
+        drawn = mean + deviation * jax.random.normal(KEY, mean.shape)
+        answers = [task_encoder.decode(shape, case.model, trained, drawn, support, some) for some in inputs]
+        return answers, task_encoder.compute_divergence(mean, deviation)
+
+    support, query = episode.support, episode.query
+    answers, divergence = compute(trained, support, (support.inputs, query.inputs))
+    missed = [answer - part.targets for answer, part in zip(answers, (support, query), strict=True)]
+    expected = np.mean(np.square(missed)) + 2 * divergence / (6 + 6)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
 
 
@@ -469,7 +501,7 @@ def test_the_adversarial_weight_is_that_of_the_encoders_loss():
         _, encoder_loss = task_encoder.contest(weights.trained["discriminator"], vector, KEY)
         return [algorithm.loss(weights, episode, KEY, 0.0)[0] for algorithm in algorithms], encoder_loss
 
-    (without, half), encoder_loss = compute(case.weights, one(case.episodes, 0))
+    (without, half), encoder_loss = compute(case.weights, compiled.select(case.episodes, 0))
     np.testing.assert_allclose(half - without, 0.5 * encoder_loss, rtol=1e-4)
 
 

@@ -1,36 +1,61 @@
 """Pre-training and what adapts it: each against an independent solution, and the stages that they name."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import optimize, special
 
-from helpers import builders, gradients, trees
+from helpers import builders, compiled, gradients, trees
 from metarun import base, errors
 from metarun.algorithms import centroid, finetune, logistic
 
 KEY = jax.random.key(0)
 
 
-class Case:
-    """A pre-training stage on a family, and an algorithm on top of it."""
+class Before:
+    """A pre-training stage on a family."""
 
-    def __init__(self, name: str, family: base.TaskFamily, **options) -> None:
-        self.family, self.episode = family, family.sample((), KEY)
-        self.model = builders.build_model("mlp", family.problem.spec)
+    def __init__(self, family: base.TaskFamily) -> None:
+        self.family, self.episodes = family, compiled.sample(family, KEY, 1)
+        self.episode = compiled.select(self.episodes, 0)
+        self.model = compiled.compile_model(builders.build_model("mlp", family.problem.spec))
         first = builders.build_algorithm("pretrain", self.model, family.problem)
-        episodes = jax.tree.map(lambda leaf: leaf[None], self.episode)
-        self.before = jax.jit(first.init)(KEY, episodes, {})
-        self.algorithm = builders.build_algorithm(name, self.model, family.problem, **options)
-        self.weights = jax.jit(self.algorithm.init)(KEY, episodes, {"pretrain": self.before})
+        self.first = compiled.compile_algorithm(first)
+        self.weights = self.first.init(KEY, self.episodes, {})
+
+
+@functools.cache
+def blobs(classes: int = 64) -> Before:
+    return Before(builders.blobs(classes=classes))
+
+
+@functools.cache
+def sinusoid() -> Before:
+    return Before(builders.build_task("sinusoid", shots=6, queries=5))
+
+
+class Case:
+    """An algorithm on top of such a stage."""
+
+    def __init__(self, name: str, before: Before, **options) -> None:
+        self.family, self.episode, self.model = before.family, before.episode, before.model
+        self.episodes, self.before = before.episodes, before.weights
+        algorithm = builders.build_algorithm(name, self.model, self.family.problem, **options)
+        self.algorithm = compiled.compile_algorithm(algorithm)
+        self.weights = self.algorithm.init(KEY, self.episodes, {"pretrain": self.before})
 
     def features(self, part: base.Examples):
         return np.asarray(self.model.embed(self.before.trained["body"], part.inputs))
 
     def predict(self):
-        learner = jax.jit(self.algorithm.adapt)(self.weights, self.episode.support)
-        return jax.jit(self.algorithm.predict)(learner, self.episode.query.inputs)
+        support, inputs = self.episode.support, self.episode.query.inputs
+        return np.asarray(compiled.answer(self.algorithm, self.weights, support, inputs))
+
+
+fit = jax.jit(logistic.fit, static_argnums=(0, 3))
 
 
 @pytest.mark.parametrize("strength", [0.01, 1.0])
@@ -48,7 +73,7 @@ def test_logistic_finds_the_minimum_that_scipy_finds(strength):
     expected = optimize.minimize(objective, np.zeros(18), tol=1e-10)
     with gradients.float64():
         config = logistic.Config(strength=strength, tolerance=1e-8)
-        found = logistic.fit(config, jnp.asarray(features), jnp.asarray(labels), 3)
+        found = fit(config, features, labels, 3)
     np.testing.assert_allclose(found["kernel"], expected.x[:15].reshape(5, 3), atol=1e-4)
     bias = np.asarray(found["bias"])
     np.testing.assert_allclose(bias - bias.mean(), expected.x[15:] - expected.x[15:].mean(), atol=1e-4)
@@ -57,16 +82,16 @@ def test_logistic_finds_the_minimum_that_scipy_finds(strength):
 def fit_logistic(**options):
     """Return the classifier of three separable classes, and the largest entry of the problem's gradient there."""
     generator = np.random.default_rng(0)
-    features, labels = jnp.asarray(generator.standard_normal((12, 5)), jnp.float32), jnp.arange(12) % 3
-    classifier = logistic.fit(logistic.Config(strength=0.1, **options), features, labels, 3)
+    features, labels = generator.standard_normal((12, 5)).astype(np.float32), np.arange(12) % 3
+    classifier = fit(logistic.Config(strength=0.1, **options), features, labels, 3)
 
     def objective(classifier):
         scores = features @ classifier["kernel"] + classifier["bias"][None]
-        misfit = (jax.nn.logsumexp(scores, axis=1) - scores[jnp.arange(12), labels]).sum()
+        misfit = (jax.nn.logsumexp(scores, axis=1) - scores[np.arange(12), labels]).sum()
         return misfit + 0.05 * jnp.square(classifier["kernel"]).sum()
 
-    slopes = jax.tree.leaves(jax.grad(objective)(classifier))
-    return classifier, max(float(jnp.abs(slope).max()) for slope in slopes)
+    slopes = jax.tree.leaves(jax.jit(jax.grad(objective))(classifier))
+    return classifier, max(np.abs(slope).max() for slope in slopes)
 
 
 def test_logistic_stops_at_its_tolerance_or_at_its_limit():
@@ -78,19 +103,19 @@ def test_logistic_stops_at_its_tolerance_or_at_its_limit():
 
 @pytest.mark.parametrize("unit_length", [True, False])
 def test_logistic_divides_features_by_their_norm_or_does_not(unit_length):
-    case = Case("logistic", builders.blobs(), unit_length=unit_length)
+    case = Case("logistic", blobs(), unit_length=unit_length)
     support, query = (case.features(part) for part in (case.episode.support, case.episode.query))
     if unit_length:
         support, query = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in (support, query))
     labels = case.episode.support.targets
-    classifier = jax.tree.map(np.asarray, logistic.fit(logistic.Config(), jnp.asarray(support), labels, 3))
+    classifier = jax.tree.map(np.asarray, fit(logistic.Config(), support, labels, 3))
     expected = query @ classifier["kernel"] + classifier["bias"]
     np.testing.assert_allclose(case.predict(), expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("transform", ["none", "unit"])
 def test_centroid_answers_with_the_distances_to_the_class_means(transform):
-    case = Case("centroid", builders.blobs(), transform=transform)
+    case = Case("centroid", blobs(), transform=transform)
     support, query = (case.features(part) for part in (case.episode.support, case.episode.query))
     if transform == "unit":
         support, query = (
@@ -103,16 +128,20 @@ def test_centroid_answers_with_the_distances_to_the_class_means(transform):
 
 
 def test_centred_features_have_the_mean_of_the_training_episodes_taken_off():
-    case = Case("centroid", builders.blobs())
+    case = Case("centroid", blobs())
     np.testing.assert_allclose(
         case.weights.frozen["mean"], case.features(case.episode.support).mean(axis=0), rtol=1e-4, atol=1e-6
     )
 
 
+def descend(leaf, slope):
+    """Return a leaf after one step of size 0.1, in numpy."""
+    return np.asarray(leaf) - np.float32(0.1) * np.asarray(slope)
+
+
 @pytest.mark.parametrize("adapts", ["head", "all"])
 def test_finetune_descends_the_support_loss_from_the_pretrained_network(adapts):
-    family = builders.build_task("sinusoid", shots=6, queries=5)
-    case = Case("finetune", family, adapts=adapts, inner_steps=2, inner_lr=0.1, inner_optimizer="sgd")
+    case = Case("finetune", sinusoid(), adapts=adapts, inner_steps=2, inner_lr=0.1, inner_optimizer="sgd")
     inputs, targets = case.episode.support
     params = {name: case.before.trained[name] for name in ("body", "head")}
 
@@ -122,46 +151,43 @@ def test_finetune_descends_the_support_loss_from_the_pretrained_network(adapts):
         )
         return jnp.mean((outputs - targets) ** 2)
 
+    gradient = jax.jit(jax.grad(loss))
     for _ in range(2):
-        slope = jax.grad(loss)(params)
+        slope = gradient(params)
         moving = ("head",) if adapts == "head" else ("head", "body")
-        params = params | {
-            name: jax.tree.map(lambda leaf, step: leaf - 0.1 * step, params[name], slope[name])
-            for name in moving
-        }
+        params = params | {name: jax.tree.map(descend, params[name], slope[name]) for name in moving}
     learner = case.algorithm.adapt(case.weights, case.episode.support)
     trees.assert_close({"body": learner.body, "head": learner.head}, params, rtol=1e-4, atol=1e-6)
 
 
 def test_finetune_moves_along_the_direction_of_its_optimizer():
     """With momentum 0.9 the second step also takes 0.9 of the first one's gradient."""
-    family = builders.build_task("sinusoid", shots=6, queries=5)
-    case = Case("finetune", family, inner_steps=2, inner_lr=0.1, inner_optimizer="momentum")
+    case = Case("finetune", sinusoid(), inner_steps=2, inner_lr=0.1, inner_optimizer="momentum")
     features, targets = case.features(case.episode.support), case.episode.support.targets
     head, direction = case.before.trained["head"], None
 
     def loss(head):
         return jnp.mean((features @ head["kernel"] + head["bias"][None] - targets) ** 2)
 
+    gradient = jax.jit(jax.grad(loss))
     for _ in range(2):
-        slope = jax.grad(loss)(head)
+        slope = jax.tree.map(np.asarray, gradient(head))
         direction = slope if direction is None else jax.tree.map(lambda d, s: 0.9 * d + s, direction, slope)
-        head = jax.tree.map(lambda leaf, step: leaf - 0.1 * step, head, direction)
+        head = jax.tree.map(descend, head, direction)
     learner = case.algorithm.adapt(case.weights, case.episode.support)
     trees.assert_close(learner.head, head, rtol=1e-4, atol=1e-6)
 
 
 def test_finetune_without_steps_is_the_pretrained_network_and_knows_no_class():
-    family = builders.build_task("sinusoid", shots=6, queries=5)
-    case = Case("finetune", family, inner_steps=0)
-    first = builders.build_algorithm("pretrain", case.model, family.problem)
-    expected = first.predict(first.adapt(case.before, case.episode.support), case.episode.query.inputs)
+    case = Case("finetune", sinusoid(), inner_steps=0)
+    support, inputs = case.episode.support, case.episode.query.inputs
+    expected = np.asarray(compiled.answer(sinusoid().first, case.before, support, inputs))
     trees.assert_close(case.predict(), expected)
-    assert not np.any(Case("finetune", builders.blobs(), inner_steps=0).predict())
+    assert not np.any(Case("finetune", blobs(), inner_steps=0).predict())
 
 
 def test_pretrain_tells_all_training_classes_apart():
-    case = Case("centroid", builders.blobs(classes=20))
+    case = Case("centroid", blobs(classes=20))
     body, head = case.before.trained["body"], jax.tree.map(np.asarray, case.before.trained["head"])
     assert head["kernel"].shape == (8, 20)
     part = jax.tree.map(lambda a, b: np.concatenate([a, b]), case.episode.support, case.episode.query)
@@ -170,7 +196,7 @@ def test_pretrain_tells_all_training_classes_apart():
     expected = np.mean(
         special.logsumexp(scores, axis=1) - np.asarray(scores)[np.arange(len(classes)), classes]
     )
-    algorithm = builders.build_algorithm("pretrain", case.model, case.family.problem)
+    algorithm = blobs(classes=20).first
     np.testing.assert_allclose(algorithm.loss(case.before, case.episode, KEY, 0.0)[0], expected, rtol=1e-5)
 
 
@@ -200,29 +226,27 @@ def test_a_regression_is_refused_where_classes_are_needed(module):
 
 
 def test_another_model_than_that_of_the_earlier_stage_is_refused():
-    case = Case("centroid", builders.blobs())
+    case = Case("centroid", blobs())
     wider = builders.build_model("mlp", case.family.problem.spec, hidden=(9, 8))
     algorithm = builders.build_algorithm("centroid", wider, case.family.problem)
-    episodes = jax.tree.map(lambda leaf: leaf[None], case.episode)
     with pytest.raises(errors.ConfigError) as raised:
-        algorithm.init(KEY, episodes, {"pretrain": case.before})
+        jax.eval_shape(algorithm.init, KEY, case.episodes, {"pretrain": case.before})
     assert raised.value.where == "algorithm.pretrained"
 
 
 def test_a_stage_with_copies_is_no_start_and_that_is_said():
-    case = Case("centroid", builders.blobs())
-    episodes = jax.tree.map(lambda leaf: leaf[None], case.episode)
-    copies = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), case.before)
+    case = Case("centroid", blobs())
+    copies = jax.tree.map(lambda leaf: np.stack([leaf, leaf]), case.before)
     with pytest.raises(errors.ConfigError, match="has copies"):
-        case.algorithm.init(KEY, episodes, {"pretrain": copies})
+        case.algorithm.init(KEY, case.episodes, {"pretrain": copies})
 
 
 def test_the_body_of_a_meta_trained_stage_serves_as_well():
-    case = Case("centroid", builders.blobs())
-    params = case.model.init(KEY, case.episode.support.inputs)
-    episodes = jax.tree.map(lambda leaf: leaf[None], case.episode)
+    case = Case("centroid", blobs())
+    shapes = jax.eval_shape(case.model.init, KEY, case.episode.support.inputs)
+    params = trees.normal_like(shapes, 0)
     for trained in (params, {"params": params, "rates": ()}):
-        body = case.algorithm.init(KEY, episodes, {"pretrain": base.Weights(trained)}).frozen["body"]
+        body = case.algorithm.init(KEY, case.episodes, {"pretrain": base.Weights(trained)}).frozen["body"]
         trees.assert_equal(body, {name: part for name, part in params.items() if name != "head"})
 
 

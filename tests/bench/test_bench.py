@@ -18,23 +18,24 @@ def test_the_bench_names_its_settings_apart():
 
 
 BENCH = """
-import json, sys
-import bench
+import json, os, sys
+import _bench_report as report, bench
 from _bench_settings import SINUSOID
-sides = {"metarun": [sys.executable, sys.argv[1]], "torch": [sys.executable, sys.argv[1]]}
-result = bench.compare_sides(sides, SINUSOID, repeats=2, seconds=0.004)
+sides = ["metarun", "torch", "before"]
+command = bench.Command([sys.executable, sys.argv[1]], dict(os.environ))
+result = bench.compare_sides(dict.fromkeys(sides, command), SINUSOID, repeats=2, seconds=0.004)
 print(json.dumps(result))
-print(bench.align([bench.HEADER, bench.make_row(result, peak=1e9)]), file=sys.stderr)
+print(report.align([report.make_header(sides), report.make_row(result, 1e9, sides)]), file=sys.stderr)
 """
 WORKER = """
 import time
 import _bench_settings
-facts = {"devices": 1, "matrix_flops": 1e6, "sampling_seconds": 1e-4, "compile_seconds": 2.0}
+facts = {"devices": 2, "platform": "cpu", "matrix_flops": 1e6, "sampling_seconds": 1e-4, "compile_seconds": 2.0}
 _bench_settings.serve(lambda setting: (lambda count: time.sleep(count / 1000), facts))
 """
 
 
-def test_the_bench_times_both_sides_in_turns_and_prints_a_row(tmp_path):
+def test_the_bench_times_all_sides_in_turns_and_prints_a_row(tmp_path):
     worker = tmp_path / "worker.py"
     worker.write_text(WORKER)
     finished = subprocess.run(
@@ -52,3 +53,22 @@ def test_the_bench_times_both_sides_in_turns_and_prints_a_row(tmp_path):
     header, line = finished.stderr.splitlines()
     assert header.startswith("setting") and line.startswith("sinusoid")
     assert "2.0" in line.split()  # the seconds of compilation
+    step = min(result["metarun"]["seconds"])
+    assert f"{1e6 / step / 1e9:.1%}" in line.split()  # of the machine's peak, however many devices it is
+    assert all(len(result[side]["core_seconds"]) == 2 for side in ("metarun", "torch", "before"))
+
+
+def test_another_checkout_runs_its_own_worker_and_its_own_package(tmp_path):
+    program = (
+        "import bench, sys; print(*bench.make_metarun_command(bench.Path(sys.argv[1]), bench.Path('c')))"
+    )
+    call = [sys.executable, "-c", program, tmp_path]
+    refused = subprocess.run(call, cwd=BENCH_FOLDER, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert refused.stderr.strip() == f"{tmp_path} is no checkout of metarun with a bench/"
+    worker = tmp_path / "bench" / "_bench_metarun.py"
+    worker.parent.mkdir()
+    worker.touch()
+    said = subprocess.run(call, cwd=BENCH_FOLDER, capture_output=True, text=True, check=True).stdout
+    assert str(worker) in said
+    assert f"'PYTHONPATH': '{tmp_path}'" in said

@@ -13,7 +13,7 @@ import pytest
 
 import metarun
 from helpers.commands import Said, assert_three_lines
-from helpers.runs import SINGLE, load, read_json
+from helpers.runs import SINGLE, read_json
 from metarun import config, errors, experiment, plugins
 from metarun.cli import failures
 from metarun.cli.train import name_config
@@ -25,21 +25,17 @@ pytestmark = pytest.mark.usefixtures("own_place")
 ESCAPE = "\x1b"
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> Path:
-    """A finished run."""
-    folder = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment.run_pictures, "write", lambda *_: None)
-        experiment.train(load(folder), folder / "run", False, ["test"], experiment.Progress())
-    return folder / "run"
-
-
 @pytest.fixture
 def config_file(tmp_path) -> Path:
     file = tmp_path / "small.yaml"
     file.write_text(SINGLE)
     return file
+
+
+@pytest.fixture
+def no_pictures(monkeypatch) -> None:
+    """Runs draw no pictures: these take half of the time of so small a run."""
+    monkeypatch.setattr(experiment, "draw_pictures", lambda *_: None)
 
 
 def process(*arguments: object, limit: int = resource.RLIM_INFINITY, **environment: str) -> Said:
@@ -105,8 +101,8 @@ def test_a_folder_that_is_no_run_exits_with_5(metarun_, tmp_path):
     assert_three_lines(metarun_("eval", tmp_path), 5, str(tmp_path))
 
 
-def test_a_damaged_checkpoint_that_was_asked_for_exits_with_5(metarun_, trained, tmp_path):
-    shutil.copytree(trained, "copy")
+def test_a_damaged_checkpoint_that_was_asked_for_exits_with_5(metarun_, single, tmp_path):
+    shutil.copytree(single, "copy")
     folder = tmp_path / "copy/checkpoints/maml/24"
     files = [path for path in (folder / manifest.WEIGHTS).rglob("*") if path.is_file()]
     biggest = max(files, key=lambda path: path.stat().st_size)
@@ -114,8 +110,8 @@ def test_a_damaged_checkpoint_that_was_asked_for_exits_with_5(metarun_, trained,
     assert_three_lines(metarun_("eval", folder), 5, str(folder))
 
 
-def test_a_run_that_is_there_already_exits_with_6(metarun_, trained, config_file):
-    assert_three_lines(metarun_("train", config_file, "--run-dir", trained), 6, "--resume")
+def test_a_run_that_is_there_already_exits_with_6(metarun_, single, config_file):
+    assert_three_lines(metarun_("train", config_file, "--run-dir", single), 6, "--resume")
 
 
 def test_a_second_process_on_a_run_exits_with_6_and_names_the_first(config_file, tmp_path):
@@ -137,7 +133,9 @@ def test_a_place_that_cannot_be_written_exits_with_8(metarun_, config_file, tmp_
 
 @pytest.mark.fault
 @pytest.mark.parametrize(
-    "limit", [100, 1300, 3000], ids=["before the first step", "at the first words of the log", "while it trains"]
+    "limit",
+    [100, 1300, 3000],
+    ids=["before the first step", "at the first words of the log", "while it trains"],
 )
 def test_a_disk_that_takes_no_more_exits_with_8(config_file, tmp_path, limit):
     """A limit on the size of files acts as a full disk, also for what Orbax writes."""
@@ -201,7 +199,9 @@ def test_every_class_of_errors_has_its_own_exit_code():
 # What is printed, and where
 
 
-def test_train_prints_the_result_and_the_run_directory_last_and_progress_to_stderr(metarun_, config_file):
+def test_train_prints_the_result_and_the_run_directory_last_and_progress_to_stderr(
+    metarun_, config_file, no_pictures
+):
     said = metarun_("train", config_file, "--run-dir", "place/run")
     assert said.code == 0
     assert said.out[-1] == "place/run"
@@ -212,7 +212,9 @@ def test_train_prints_the_result_and_the_run_directory_last_and_progress_to_stde
     assert ESCAPE not in "".join([*said.out, *said.err])
 
 
-def test_without_a_place_a_run_goes_under_the_name_of_its_config_and_resume_finds_it(metarun_, config_file):
+def test_without_a_place_a_run_goes_under_the_name_of_its_config_and_resume_finds_it(
+    metarun_, config_file, no_pictures
+):
     first = metarun_("train", config_file, "training.steps=4")
     assert first.out[-1].startswith("runs/small/")
     again = metarun_("train", config_file, "training.steps=4", "--resume")
@@ -220,14 +222,14 @@ def test_without_a_place_a_run_goes_under_the_name_of_its_config_and_resume_find
     assert len(list(Path("runs/small").iterdir())) == 1
 
 
-def test_eval_prints_one_json_object_and_nothing_else(metarun_, trained):
-    said = metarun_("eval", trained, "--json")
+def test_eval_prints_one_json_object_and_nothing_else(metarun_, single):
+    said = metarun_("eval", single, "--json")
     assert (said.code, len(said.out)) == (0, 1)
-    assert json.loads(said.out[0]) == read_json(trained / "result.json")
+    assert json.loads(said.out[0]) == read_json(single / "result.json")
 
 
-def test_eval_prints_the_table_that_training_printed(metarun_, trained):
-    said = metarun_("eval", trained)
+def test_eval_prints_the_table_that_training_printed(metarun_, single):
+    said = metarun_("eval", single)
     assert said.code == 0
     assert said.out[0].split() == ["stage", "mode", "learner", "loss"]
     assert [line.split()[:3] for line in said.out[1:3]] == [
@@ -236,28 +238,28 @@ def test_eval_prints_the_table_that_training_printed(metarun_, trained):
     ]
 
 
-def test_eval_of_another_split_and_step_says_so(metarun_, trained):
-    folder = min((trained / "checkpoints/maml").iterdir(), key=lambda path: int(path.name))
+def test_eval_of_another_split_and_step_says_so(metarun_, single):
+    folder = min((single / "checkpoints/maml").iterdir(), key=lambda path: int(path.name))
     said = metarun_("eval", folder, "--split", "validation", "--json")
     result = json.loads(said.out[0])
     assert (result["split"], result["step"]) == ("validation", int(folder.name))
 
 
-def test_eval_refuses_a_change_of_what_was_trained(metarun_, trained):
-    assert_three_lines(metarun_("eval", trained, "seed=1"), 3, "seed")
+def test_eval_refuses_a_change_of_what_was_trained(metarun_, single):
+    assert_three_lines(metarun_("eval", single, "seed=1"), 3, "seed")
 
 
-def test_a_result_that_is_not_finite_is_still_json(metarun_, trained, monkeypatch):
-    result = read_json(trained / "result.json")
+def test_a_result_that_is_not_finite_is_still_json(metarun_, single, monkeypatch):
+    result = read_json(single / "result.json")
     result["stages"]["maml"]["inductive"]["adapted"]["loss"] = {"mean": float("inf"), "ci95": float("nan")}
     monkeypatch.setattr(remeasurement, "measure", lambda *_: result)
-    said = metarun_("eval", trained, "--json")
+    said = metarun_("eval", single, "--json")
     assert said.code == 0
     loss = json.loads(said.out[0], parse_constant=pytest.fail)["stages"]["maml"]["inductive"]["adapted"][
         "loss"
     ]
     assert loss == {"mean": "inf", "ci95": "nan"}
-    assert metarun_("eval", trained).code == 0
+    assert metarun_("eval", single).code == 0
 
 
 def test_the_printed_config_is_the_config(metarun_, config_file, tmp_path):
@@ -342,7 +344,7 @@ def test_data_verify_exits_with_4_where_files_are_missing(metarun_, monkeypatch,
 
 
 def test_data_verify_accepts_the_published_files(metarun_, data_root):
-    said = metarun_("data", "verify", "omniglot")
+    said = metarun_("data", "verify", "mnist")
     assert said.code == 0
     assert all("ok" in line.split() for line in said.out)
 

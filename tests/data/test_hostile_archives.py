@@ -21,12 +21,15 @@ import zipfile
 import zlib
 
 import pytest
+import typer.main
 from PIL import Image
 
 from metarun import cli, errors
 from metarun.data import archives, datasets, downloads
 
 COUNT = 500
+# While memory is traced, building the commands takes most of the time.
+BUILD = functools.cache(typer.main.get_command)
 MOST_MEMORY = 24 << 20  # bytes; the largest bombs here unpack to 200 million
 OTHER_CONTENT = "not the published one"
 LOCAL, CENTRAL = b"PK\x03\x04", b"PK\x01\x02"
@@ -385,6 +388,7 @@ def everything(folder):
 
 def exit_code(monkeypatch, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["metarun", *arguments])
+    monkeypatch.setattr(typer.main, "get_command", BUILD)
     with pytest.raises(SystemExit) as end:
         cli.main()
     return end.value.code

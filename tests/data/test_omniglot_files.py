@@ -111,11 +111,9 @@ def real_root():
 
 
 @pytest.fixture(scope="session")
-def real(real_root, tmp_path_factory):
-    """The real Omniglot, decoded once for all tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("METARUN_CACHE", str(tmp_path_factory.mktemp("cache")))
-        return omniglot_files.load(real_root)
+def real(real_root):
+    """The real Omniglot, decoded once for all tests of a session."""
+    return omniglot_files.load(real_root)
 
 
 # The real data

@@ -1,5 +1,6 @@
 """The compiled measurement: the values of every episode, whatever is computed at once."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from metarun import base
 from metarun.evaluation import episodes, statistics
 from metarun.evaluation.episodes import FrozenEpisodes
 from metarun.evaluation.measurement import make_measurement
+from metarun.evaluation.variants import Variant
 from metarun.tasks import sinusoid
 
 WAYS = 3
@@ -24,7 +26,8 @@ def make_predictor(predict) -> base.Algorithm:
 def measure(algorithms, family: base.TaskFamily, count: int = 6, at_once: int = 4):
     """Measure algorithms without weights on frozen episodes."""
     frozen = FrozenEpisodes(family, "test", (), episodes.make_keys(0, "test", count))
-    return make_measurement(algorithms, frozen, at_once)(base.Weights(()))
+    variants = {name: Variant(algorithm) for name, algorithm in algorithms.items()}
+    return make_measurement(variants, frozen, at_once)(base.Weights(()))
 
 
 def test_a_perfect_predictor_has_accuracy_one_and_a_constant_one_that_of_chance():
@@ -47,8 +50,8 @@ def test_variants_and_metrics_keep_their_order():
 def test_how_many_episodes_are_computed_at_once_changes_no_value(at_once):
     """This holds, too, if they do not fill the last batch."""
     family = sinusoid.build(sinusoid.Config())
-    drawn = [family.sample((), key) for key in episodes.make_keys(0, "test", 7)]
-    expected = [np.mean((np.sin(episode.query.inputs) - episode.query.targets) ** 2) for episode in drawn]
+    query = jax.jit(jax.vmap(lambda key: family.sample((), key).query))(episodes.make_keys(0, "test", 7))
+    expected = np.mean((np.sin(query.inputs) - np.asarray(query.targets)) ** 2, axis=(1, 2))
     values = measure({"sine": make_predictor(jnp.sin)}, family, count=7, at_once=at_once)["sine"]["loss"]
     assert values.shape == (7,)
     np.testing.assert_allclose(values, expected, rtol=1e-4)

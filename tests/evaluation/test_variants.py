@@ -15,17 +15,36 @@ from metarun.config import Selection
 from metarun.evaluation import episodes, results, variants
 from metarun.evaluation.measurement import make_measurement
 from metarun.evaluation.statistics import Values
+from metarun.evaluation.variants import Variant
 from metarun.stages import Stage
 
 
 def measure_variants(folder: Path, *overrides: str, modes=("inductive",), curve=()) -> Values:
     """Return the values of every variant of a stage that was not trained."""
     run_config, tasks, (stage,) = assemble(folder, SINGLE, *overrides)
-    key = stage.make_keys()
-    drawn = jax.vmap(lambda key: tasks.family.sample((), key))(jax.random.split(key, 2))
-    weights = stage.build_algorithm().init(key, drawn, {})
+    weights = jax.jit(stage.make_start(tasks.family.sample))(tasks.data["train"], stage.make_keys(), {})
     chosen = variants.choose_variants(stage, tasks.evaluated.problem, modes, curve)
     return make_measurement(chosen, episodes.freeze(tasks, run_config.evaluation, count=5), 5)(weights)
+
+
+def test_variants_that_share_one_adaptation_have_the_values_of_separate_ones(tmp_path):
+    """Both modes take the learners of one adaptation to three steps, in whatever order the numbers stand."""
+    overrides = ("model.normalisation=batch", "algorithm.inner_steps=2")
+    run_config, tasks, (stage,) = assemble(tmp_path, SINGLE, *overrides)
+    keys = stage.make_keys()
+    weights = jax.jit(stage.make_start(tasks.family.sample))(tasks.data["train"], keys, {})
+    curve, problem = (3, 1), tasks.evaluated.problem
+    chosen = variants.choose_variants(stage, problem, ("inductive", "transductive"), curve)
+    assert len({variant.watched for variant in chosen.values()}) == 1
+    separate = {
+        f"{mode}/{name}": Variant(stage.build_algorithm(mode, steps, problem))
+        for mode in ("inductive", "transductive")
+        for name, steps in {"unadapted": 0, "adapted": 2, "3": 3, "1": 1}.items()
+    }
+    frozen = episodes.freeze(tasks, run_config.evaluation, count=4)
+    shared, apart = (make_measurement(group, frozen, 4)(weights) for group in (chosen, separate))
+    assert list(shared) == list(apart)
+    trees.assert_close(shared, apart, rtol=1e-5, atol=1e-6)
 
 
 def test_unadapted_is_no_inner_step_and_adapted_is_as_many_as_configured(tmp_path):

@@ -38,7 +38,7 @@ def draw(rows: list[dict], selection: str = "loss") -> Figure:
 
 
 def test_a_run_with_validation_leaves_curves_and_an_episode(tmp_path):
-    folder = train(tmp_path / "run", SINGLE, "evaluation.inner_steps=[0, 3]") / "pictures"
+    folder = train(tmp_path / "run", SINGLE, "evaluation.inner_steps=[0, 3]", pictures=True) / "pictures"
     assert {path.name for path in folder.iterdir()} == {"maml-curves.png", "maml-episode.png"}
     assert_picture(folder / "maml-curves.png", 1080, 456)
     assert_picture(folder / "maml-episode.png", 960, 540)
@@ -49,7 +49,7 @@ def test_a_run_without_validation_leaves_the_curves_of_training(tmp_path, monkey
         return build(selection)._replace(draw=None)
 
     monkeypatch.setattr(assembly, "build_family", build_without_picture)
-    folder = train(tmp_path / "run", SINGLE, "evaluation.every=null") / "pictures"
+    folder = train(tmp_path / "run", SINGLE, "evaluation.every=null", pictures=True) / "pictures"
     assert [path.name for path in folder.iterdir()] == ["maml-curves.png"]  # and no episode of such a family
     assert_picture(folder / "maml-curves.png", 1080, 456)
 
@@ -58,12 +58,13 @@ def collect_predictors(path, monkeypatch, *overrides: str) -> dict:
     """Return what the picture of an episode is drawn with."""
     seen = {}
 
-    def keep(*arguments, make=run_pictures.make_predictors):
-        seen.update(make(*arguments))
-        return dict(seen)
+    def keep(*arguments, prepare=run_pictures.prepare_episode):
+        episode, predictors = prepare(*arguments)
+        seen.update(predictors)
+        return episode, predictors
 
-    monkeypatch.setattr(run_pictures, "make_predictors", keep)
-    train(path, SINGLE, *overrides)
+    monkeypatch.setattr(run_pictures, "prepare_episode", keep)
+    train(path, SINGLE, *overrides, pictures=True)
     return seen
 
 
@@ -72,7 +73,9 @@ def test_predictors_are_sorted_by_their_inner_steps(tmp_path, monkeypatch):
         tmp_path / "run", monkeypatch, "training.steps=4", "evaluation.inner_steps=[10, 2]"
     )
     assert list(seen) == [0, 1, 2, 10]
-    assert all(predict(np.zeros((3, 1), np.float32)).shape == (3, 1) for predict in seen.values())
+    answers = [predict(np.ones((3, 1), np.float32)) for predict in seen.values()]
+    assert all(answer.shape == (3, 1) for answer in answers)
+    assert len({answer.tobytes() for answer in answers}) == 4
 
 
 def test_a_learner_without_inner_steps_has_one_predictor_without_a_number(tmp_path, monkeypatch):
@@ -81,7 +84,7 @@ def test_a_learner_without_inner_steps_has_one_predictor_without_a_number(tmp_pa
 
 
 def test_pictures_are_of_the_first_replica_and_member(tmp_path):
-    both = train(tmp_path / "run", BOTH)
+    both = train(tmp_path / "run", BOTH, pictures=True)
     assert {file.name for file in (both / "pictures").iterdir()} == {
         f"{stage}-{kind}.png" for stage in ("base", "other") for kind in ("curves", "episode")
     }

@@ -3,9 +3,12 @@
 import csv
 import io
 import json
+import operator
 import os
+import zipfile
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,9 +18,11 @@ import metarun
 from helpers import builders, drawings, opened_runs
 from metarun import base, errors
 from metarun.data import examples
+from metarun.data.sets import omniglot_files
 from metarun.evaluation import episodes
 from metarun.evaluation.episodes import FrozenEpisodes
 from metarun.evaluation.measurement import make_measurement
+from metarun.evaluation.variants import Variant
 from metarun.finished import answers
 from metarun.finished.finished_run import find_run
 from metarun.finished.opened_run import open_run
@@ -36,28 +41,41 @@ def test_the_files_of_an_episode_are_classified_exactly_as_evaluation_classifies
     opened = open_run(find_run(picture_run), outline=True)
     family, algorithm = opened.tasks.family, opened.stage.build_algorithm(mode)
     frozen = FrozenEpisodes(family, "test", drawings.put_split(), episodes.make_keys(0, "test", 6))
-    measured = make_measurement({"adapted": algorithm}, frozen, 2)(run.weights)["adapted"]["accuracy"]
+    measure = make_measurement({"adapted": Variant(algorithm)}, frozen, 2)
+    measured = measure(run.weights)["adapted"]["accuracy"]
+    sampled = jax.device_get(jax.jit(jax.vmap(family.sample, (None, 0)))(drawings.put_split(), frozen.keys))
     accuracies = []
-    for index, key in enumerate(frozen.keys):
+    for index in range(6):
         folder = tmp_path / str(index)
-        drawings.write_episode(folder, family.sample(drawings.put_split(), key))
+        drawings.write_episode(folder, jax.tree.map(operator.itemgetter(index), sampled))
         answered = answers.answer(run, folder / "support", [folder / "query"])
         accuracies.append(answered.facts["accuracy"])
     assert len(set(accuracies)) > 1
     np.testing.assert_allclose(accuracies, measured, atol=1e-6)
 
 
-def test_an_original_drawing_becomes_the_pixels_of_the_data_set(tmp_path, data_root):
-    from metarun.data.sets import omniglot_files
+def read_originals(data_root: Path, places: list[tuple[int, int]]) -> list[np.ndarray]:
+    """Return the ink of some drawings (class, drawing) of Omniglot, 255 = black, as the archives hold them."""
+    archives = [zipfile.ZipFile(source.path(data_root)) for source in omniglot_files.SOURCES]
+    members = [(file, name) for file in archives for name in sorted(file.namelist()) if name.endswith(".png")]
+    originals = []
+    for label, drawing in places:
+        file, name = members[20 * label + drawing]
+        originals.append(255 - np.asarray(Image.open(file.open(name)).convert("L")))
+    for file in archives:
+        file.close()
+    return originals
 
-    original, small = (
-        omniglot_files.load(data_root, size).images for size in (omniglot_files.ORIGINAL_SIZE, 28)
-    )
+
+def test_an_original_drawing_becomes_the_pixels_of_the_data_set(tmp_path, data_root):
+    places = [(80 * index, index) for index in range(20)]
     files = [tmp_path / f"{index}.png" for index in range(20)]
-    for index, file in enumerate(files):
-        drawings.write_picture(file, original[80 * index, index])
+    for file, ink in zip(files, read_originals(data_root, places), strict=True):
+        assert ink.shape == (omniglot_files.ORIGINAL_SIZE, omniglot_files.ORIGINAL_SIZE)
+        drawings.write_picture(file, ink)
     inputs = examples.read_pictures(files, (28, 28, 1), inverted=True)
-    expected = np.stack([small[80 * index, index] for index in range(20)])
+    small = omniglot_files.load(data_root, 28).images
+    expected = np.stack([small[place] for place in places])
     np.testing.assert_array_equal(inputs[..., 0], expected.astype(np.float32) / 255)
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers import builders
+from helpers import builders, compiled
 from helpers.builders import build_task
 from helpers.runs import SINGLE, train
 from helpers.trees import assert_equal
@@ -70,9 +70,10 @@ def test_an_algorithm_that_cannot_go_on_has_no_continued_learner():
 
 def test_a_sinusoid_drifts_on_a_straight_line_between_independent_tasks():
     family = build_task("sinusoid")
-    facts = [family.drift((), KEY, jnp.array(position), OTHER).facts for position in (2.0, 2.25, 3.0)]
+    draw = jax.jit(jax.vmap(lambda position: family.drift((), KEY, position, OTHER).facts))
+    facts = jax.device_get(draw(np.array([2.0, 2.25, 3.0], np.float32)))
     for name in ("amplitude", "phase"):
-        start, between, end = (float(values[name]) for values in facts)
+        start, between, end = facts[name].tolist()
         assert start != end
         np.testing.assert_allclose(between, 0.75 * start + 0.25 * end, rtol=1e-5)
 
@@ -110,9 +111,9 @@ def build(name: str, **options) -> tuple[base.Algorithm, base.TaskFamily]:
 def start(
     algorithm: base.Algorithm, family: base.TaskFamily
 ) -> tuple[base.Weights, base.Examples, base.Examples]:
-    episodes = jax.vmap(lambda key: family.sample((), key))(jax.random.split(KEY, 3))
-    first = jax.tree.map(lambda leaf: leaf[0], episodes)
-    return algorithm.init(OTHER, episodes, {}), first.support, first.query
+    drawn = compiled.sample(family, KEY, 3)
+    first = compiled.select(drawn, 0)
+    return jax.jit(algorithm.init)(OTHER, drawn, {}), first.support, first.query
 
 
 @pytest.mark.parametrize(
@@ -130,20 +131,27 @@ def test_going_on_with_the_same_support_is_taking_as_many_steps_again(name, opti
     short, family = build(name, inner_steps=2, **options)
     long, _ = build(name, inner_steps=4, **options)
     weights, support, query = start(short, family)
-    twice = short.update(weights, short.adapt(weights, support), support)
-    once = long.adapt(weights, support)
-    np.testing.assert_allclose(
-        short.predict(twice, query.inputs), long.predict(once, query.inputs), rtol=1e-5, atol=1e-6
-    )
+
+    @jax.jit
+    def answer(weights, support, inputs):
+        twice = short.update(weights, short.adapt(weights, support), support)
+        return short.predict(twice, inputs), long.predict(long.adapt(weights, support), inputs)
+
+    np.testing.assert_allclose(*answer(weights, support, query.inputs), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("reader", ["recurrent", "external"])
 def test_a_memory_reads_on(reader):
     algorithm, family = build("memory", reader=reader, width=8)
     weights, first, second = start(algorithm, family)
-    both = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), first, second)
-    read_on = algorithm.update(weights, algorithm.adapt(weights, first), second)
-    jax.tree.map(np.testing.assert_allclose, read_on.memory, algorithm.adapt(weights, both).memory)
+
+    @jax.jit
+    def read(weights, first, second):
+        both = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), first, second)
+        read_on = algorithm.update(weights, algorithm.adapt(weights, first), second)
+        return read_on.memory, algorithm.adapt(weights, both).memory
+
+    jax.tree.map(np.testing.assert_allclose, *read(weights, first, second))
     assert build("memory", reader="attention", width=8)[0].update is None
 
 

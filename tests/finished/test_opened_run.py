@@ -16,8 +16,6 @@ from metarun.finished import opened_run
 from metarun.finished.finished_run import find_run
 from metarun.finished.opened_run import open_learner, open_run
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
-
 
 @pytest.fixture
 def copy(single, tmp_path) -> Path:
@@ -115,8 +113,8 @@ def test_a_learner_is_opened_in_the_first_mode_and_with_the_steps_that_are_evalu
     overrides = ["evaluation.modes=[transductive, inductive]", "evaluation.adapted_steps=3"]
     opened = open_learner(find_run(single, overrides))
     assert (opened.path, opened.stage, opened.step, opened.mode) == (single, "maml", 24, "transductive")
-    support = opened.tasks.family.sample((), jax.random.key(0)).support
-    learner = opened.algorithm.adapt(opened.weights, support)
+    support = jax.jit(opened.tasks.family.sample)((), jax.random.key(0)).support
+    learner = jax.jit(opened.algorithm.adapt)(opened.weights, support)
     expected = metarun.load(single, inner_steps=3).adapt(
         (np.asarray(support.inputs), np.asarray(support.targets))
     )

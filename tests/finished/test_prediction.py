@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import metarun
-from helpers import builders, drawings, opened_runs, processes, trees
+from helpers import builders, compiled, drawings, opened_runs, processes, trees
 from metarun import base, errors, plugins
 from metarun.finished import prediction
 from metarun.finished.finished_run import find_run
@@ -79,7 +79,7 @@ def test_shots_may_be_unequal_and_ways_fewer_than_the_outputs(picture_run):
     )
     probabilities = run.adapt(support).predict(query)
     algorithm = open_run(find_run(picture_run), outline=True).stage.build_algorithm("inductive")
-    logits = algorithm.predict(algorithm.adapt(run.weights, jax.device_put(support)), query)
+    logits = compiled.answer(algorithm, run.weights, support, query)
     assert logits.shape == (12, 4) and probabilities.shape == (12, 3)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
     exponentials = np.exp(np.asarray(logits, np.float64))[:, :3]

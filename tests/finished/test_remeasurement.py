@@ -8,8 +8,6 @@ import metarun
 from helpers.runs import evaluate, read_json
 from metarun import errors
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
-
 
 def test_evaluating_a_run_gives_the_numbers_of_its_result(several):
     assert evaluate(several) == read_json(several / "result.json")

@@ -75,7 +75,7 @@ def test_compare_takes_members_as_learners_and_shows_the_seeds(both):
     second = next(entry for entry in ranking if entry["stage"] == "base[1]")
     assert second["mean"] == pytest.approx(values[:, 1].mean())
     np.testing.assert_allclose(second["seeds"]["values"], values[:, 1].mean(axis=1))
-    assert second["cost"]["parameters"] == 8 + 8 + 64 + 8 + 8 + 1
+    assert second["cost"]["parameters"] == 8 + 8 + 8 + 1
 
 
 def test_the_tables_show_the_interval_over_seeds_and_every_replica(both):

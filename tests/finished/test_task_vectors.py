@@ -23,16 +23,16 @@ from metarun.finished.finished_run import find_run
 from metarun.finished.opened_run import open_run
 from metarun.finished.task_vectors import EmbeddedRun, TaskVectors
 
-pytestmark = pytest.mark.usefixtures("own_place", "no_pictures")
+pytestmark = pytest.mark.usefixtures("own_place")
 RUN = """
 task: {name: mixture, modes: [sinusoid, line], shots: 4, queries: 4}
 stages:
   - name: maml
-    model: {name: mlp, hidden: [8, 8]}
+    model: {name: mlp, hidden: [8]}
     algorithm: {name: maml}
     training: {steps: 2, tasks_per_step: 4}
   - name: embedding
-    model: {name: mlp, hidden: [8, 8]}
+    model: {name: mlp, hidden: [8]}
     algorithm: {name: task_embedding, source: adapted, dimensions: 3, clusters: 2}
     training: {steps: 1, tasks_per_step: 16}
 evaluation: {episodes: 6}
@@ -41,7 +41,7 @@ accelerator: {platform: cpu, devices: 1}
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, no_pictures) -> Path:
+def run(tmp_path_factory) -> Path:
     return train(tmp_path_factory.mktemp("embedded") / "run", RUN)
 
 
@@ -139,7 +139,7 @@ def test_the_plane_is_that_of_the_greatest_variance():
 
 def test_the_vectors_are_those_that_the_learner_holds_of_the_frozen_episodes(run, embedded):
     opened = open_run(find_run(run))
-    episode = opened.tasks.family.sample((), episodes.make_keys(0, "test", 40)[7])
+    episode = jax.jit(opened.tasks.family.sample)((), episodes.make_keys(0, "test", 40)[7])
     weights = opened.trained["embedding"].weights
     learner = jax.jit(opened.stage.build_algorithm().adapt)(weights, episode.support)
     np.testing.assert_allclose(embedded.tasks.vectors[7], learner.embedding, rtol=1e-3, atol=1e-5)
@@ -174,7 +174,7 @@ def test_a_support_of_ones_own_is_nearest_to_the_task_that_it_was_taken_from(
     run, embedded, metarun_, tmp_path
 ):
     family = open_run(find_run(run)).tasks.family
-    support = family.sample((), episodes.make_keys(0, "test", 40)[11]).support
+    support = jax.jit(family.sample)((), episodes.make_keys(0, "test", 40)[11]).support
     lines = [f"{x:.9g},{y:.9g}" for x, y in np.concatenate(support, axis=1).tolist()]
     (tmp_path / "own.csv").write_text("\n".join(lines) + "\n")
     said = metarun_(
@@ -240,7 +240,7 @@ def test_a_stage_without_vectors_an_unknown_distance_and_an_absent_run_are_refus
 
 def test_a_support_whose_vector_is_not_finite_is_refused(run, metarun_, tmp_path):
     (tmp_path / "own.csv").write_text("1e30,1e30\n2,3\n")
-    said = metarun_("embed", run, "--tasks", 4, "--out", tmp_path, "--support", tmp_path / "own.csv")
+    said = metarun_("embed", run, "--tasks", 40, "--out", tmp_path, "--support", tmp_path / "own.csv")
     assert_three_lines(said, 7, "not finite")
 
 

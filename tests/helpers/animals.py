@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from helpers import builders, gradients, trees
@@ -41,15 +40,15 @@ def plain() -> base.Algorithm:
 
 def episode(seed: int = 0, classes=(3, 0, 2)) -> Episode:
     generator = np.random.default_rng(seed)
-    labels = (jnp.asarray([2, 0, 1, 0, 2], jnp.int32), jnp.asarray([0, 1, 2, 1], jnp.int32))
-    parts = [Examples(jnp.asarray(generator.standard_normal((len(y), 2))), y) for y in labels]
-    return Episode(*parts, {"class": jnp.asarray(classes, jnp.int32)})
+    labels = (np.asarray([2, 0, 1, 0, 2], np.int32), np.asarray([0, 1, 2, 1], np.int32))
+    parts = [Examples(generator.standard_normal((len(y), 2)), y) for y in labels]
+    return jax.device_put(Episode(*parts, {"class": np.asarray(classes, np.int32)}))
 
 
 def episodes(*classes: tuple[int, ...]) -> Episode:
     """A batch of tasks of these classes."""
     tasks = [episode(seed, each) for seed, each in enumerate(classes)]
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *tasks)
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *tasks)
 
 
 @functools.cache

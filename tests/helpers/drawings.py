@@ -45,10 +45,14 @@ def make_run(path: Path) -> Path:
     (path / "config.yaml").write_text(config.to_yaml(run_config))
     family = assembly.outline_tasks(run_config).family
     (stage,) = assembly.build_stages(run_config, family.problem)
-    keys = jax.random.split(jax.random.key(1), 2)
-    episodes = jax.vmap(family.sample, in_axes=(None, 0))(put_split(), keys)
-    weights = stage.build_algorithm().init(jax.random.key(0), episodes, {})
-    memory = optimizer.build(stage.training).init(weights.trained)
+
+    @jax.jit
+    def start(split, key, task_keys):
+        episodes = jax.vmap(family.sample, in_axes=(None, 0))(split, task_keys)
+        weights = stage.build_algorithm().init(key, episodes, {})
+        return weights, optimizer.build(stage.training).init(weights.trained)
+
+    weights, memory = start(put_split(), jax.random.key(0), jax.random.split(jax.random.key(1), 2))
     with Checkpoints(path / "checkpoints" / "maml") as saved:
         saved.save(1, weights, memory, dataclasses.asdict(Facts(step=1)), False)
     return path

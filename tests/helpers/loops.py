@@ -37,5 +37,10 @@ def make_loop(training: Training = TRAINING, algorithm=None, sample=FAMILY.sampl
 
 def start_state(loop: Loop, data: PyTree, key) -> State:
     """Return the state before the first step."""
-    weights = jax.jit(make_stage(loop.training).make_start(loop.sample))(data, key, {})
-    return State(weights, loop.optimizer.init(weights.trained))
+
+    @jax.jit
+    def start(data, key):
+        weights = make_stage(loop.training).make_start(loop.sample)(data, key, {})
+        return State(weights, loop.optimizer.init(weights.trained))
+
+    return start(data, key)

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
+
 from metarun import base, config
 from metarun.assembly import Tasks
 from metarun.config import Selection
@@ -50,5 +52,7 @@ def open_learner(
     """Open a learner without weights, of an algorithm that `make` makes for a problem."""
     stage = make_stage(name, family.problem, make)
     tasks = Tasks(family, family, dict(family.data), {})
-    opened = OpenedRun(make_run(stage), tasks, [stage], {name: Trained(1, base.Weights(()))})
+    opened = OpenedRun(
+        make_run(stage), tasks, [stage], {name: Trained(1, base.Weights(()))}, jax.devices()[0]
+    )
     return TrainedRun(opened, {}, "inductive", None)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from metarun import config, experiment
 from metarun.finished import remeasurement
@@ -13,7 +14,7 @@ from metarun.runs import checkpoints, manifest, metrics, state_files
 
 SINGLE = """
 task: {name: sinusoid, shots: 5, queries: 5}
-model: {name: mlp, hidden: [8, 8]}
+model: {name: mlp, hidden: [8]}
 algorithm: {name: maml}
 training: {steps: 24, tasks_per_step: 4, chunk: 4}
 evaluation: {every: 10, episodes: 6}
@@ -21,7 +22,7 @@ checkpoint: {every: 8, keep: 2}
 accelerator: {platform: cpu, devices: 1}
 """
 STAGE = (
-    "{{name: {}, model: {{name: mlp, hidden: [8, 8]}}, algorithm: {{name: maml}}, "
+    "{{name: {}, model: {{name: mlp, hidden: [8]}}, algorithm: {{name: maml}}, "
     "training: {{steps: 24, tasks_per_step: 4, chunk: 4}}}}"
 )
 SEVERAL = f"""
@@ -34,7 +35,7 @@ accelerator: {{platform: cpu, devices: 1}}
 BOTH = """
 task: {name: sinusoid, shots: 5, queries: 5}
 stages:
-  - {name: base, model: {name: mlp, hidden: [8, 8]}, algorithm: {name: maml}, copies: 3, training: TRAINING}
+  - {name: base, model: {name: mlp, hidden: [8]}, algorithm: {name: maml}, copies: 3, training: TRAINING}
   - {name: other, model: {name: mlp, hidden: [4]}, algorithm: {name: reptile, inner_steps: 2}, training: TRAINING}
 evaluation: {every: 4, episodes: 6, inner_steps: [2]}
 checkpoint: {every: 4, keep: 2}
@@ -52,11 +53,24 @@ def load(folder: Path, text: str = SINGLE, *overrides: str) -> config.RunConfig:
 
 
 def train(
-    path: Path, text: str = SINGLE, *overrides: str, resume: bool = False, progress: Progress | None = None
+    path: Path,
+    text: str = SINGLE,
+    *overrides: str,
+    resume: bool = False,
+    progress: Progress | None = None,
+    pictures: bool = False,
 ) -> Path:
-    """Train in `path`, with the config beside it, and return `path`."""
+    """Train in `path`, with the config beside it, and return `path`.
+
+    Args:
+      pictures: whether they are drawn. They take half of the time of so small a run.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    experiment.train(load(path.parent, text, *overrides), path, resume, ["test"], progress or Progress())
+    run_config = load(path.parent, text, *overrides)
+    with pytest.MonkeyPatch.context() as patch:
+        if not pictures:
+            patch.setattr(experiment, "draw_pictures", lambda *_: None)
+        experiment.train(run_config, path, resume, ["test"], progress or Progress())
     return path
 
 

@@ -1,7 +1,6 @@
 """Comparisons of trees of arrays, and trees of random numbers."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 
@@ -30,7 +29,7 @@ def normal_like(tree, seed: int):
     """Return standard normal numbers in the shapes and dtypes of the tree."""
     generator = np.random.default_rng(seed)
     return jax.tree.map(
-        lambda leaf: jnp.asarray(generator.standard_normal(leaf.shape).astype(leaf.dtype)), tree
+        lambda leaf: jax.device_put(generator.standard_normal(leaf.shape).astype(leaf.dtype)), tree
     )
 
 

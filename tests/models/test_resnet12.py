@@ -17,7 +17,7 @@ COLOUR = base.Spec((9, 8, 3), 4, "classes")
 
 
 def pictures(count: int, shape: tuple[int, ...], seed: int = 0):
-    return jnp.asarray(np.random.default_rng(seed).standard_normal((count, *shape)).astype(np.float32))
+    return jax.device_put(np.random.default_rng(seed).standard_normal((count, *shape)).astype(np.float32))
 
 
 @functools.cache
@@ -29,12 +29,14 @@ def small(normalisation: str):
     return model, jax.tree.map(np.asarray, params), support, query
 
 
+@jax.jit
+def convolve(inputs, kernel):
+    axes = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(inputs, kernel, (1, 1), "SAME", dimension_numbers=axes)
+
+
 def convolved(inputs, kernel):
-    return np.asarray(
-        jax.lax.conv_general_dilated(
-            inputs, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-    )
+    return np.asarray(convolve(inputs, kernel))
 
 
 def layer(inputs, params, kind, reference):
@@ -163,11 +165,12 @@ def test_a_block_without_channels_is_a_config_error(tmp_path):
 
 def test_a_condition_modulates_resnet12_and_zeros_change_nothing():
     model = resnet12.build(SMALL, COLOUR)
-    inputs, condition = pictures(3, COLOUR.input_shape), jnp.arange(2.0)
-    params = model.init(KEY, inputs, condition=condition)
+    inputs, condition = pictures(3, COLOUR.input_shape), np.arange(2.0, dtype=np.float32)
+    shapes = jax.eval_shape(lambda condition: model.init(KEY, inputs, condition=condition), condition)
+    params = trees.normal_like(shapes, 3)
     apply = jax.jit(lambda condition: model.apply(params, inputs, condition=condition))
-    plain = model.apply(without_modulation(params), inputs)
-    np.testing.assert_allclose(apply(0 * condition), plain, rtol=1e-5, atol=1e-6)
+    plain = np.asarray(jax.jit(model.apply)(without_modulation(params), inputs))
+    np.testing.assert_allclose(apply(0 * condition), plain, rtol=1e-5, atol=1e-5 * np.abs(plain).max())
     assert np.abs(apply(condition) - plain).max() > 1e-3
 
 
@@ -191,7 +194,7 @@ def test_conv4_takes_colour_and_any_size(size, downsample):
 def test_conv4_looks_at_every_colour():
     model = conv4.build(conv4.Config(width=4, depth=2), COLOUR)
     inputs = pictures(2, COLOUR.input_shape)
-    params = model.init(KEY, inputs)
+    params = trees.normal_like(jax.eval_shape(model.init, KEY, inputs), 3)
     slopes = jax.jit(jax.grad(lambda inputs: jnp.sum(model.apply(params, inputs)[:, 0] ** 2)))(inputs)
     assert (np.abs(slopes).max(axis=(0, 1, 2)) > 1e-6).all()
 
@@ -199,9 +202,10 @@ def test_conv4_looks_at_every_colour():
 def test_linear_is_one_matrix_and_embeds_the_flattened_inputs():
     model = affine.build(affine.Config(), COLOUR)
     inputs = pictures(5, COLOUR.input_shape)
-    params = jax.tree.map(np.asarray, model.init(KEY, inputs))
+    params = jax.tree.map(np.asarray, trees.normal_like(jax.eval_shape(model.init, KEY, inputs), 3))
     flat = np.asarray(inputs).reshape(5, -1)
-    np.testing.assert_array_equal(model.embed(params, inputs), flat)
+    np.testing.assert_array_equal(jax.jit(model.embed)(params, inputs), flat)
     expected = flat @ params["head"]["kernel"] + params["head"]["bias"]
-    np.testing.assert_allclose(model.apply(params, inputs), expected, rtol=1e-4, atol=1e-5)
+    found = jax.jit(model.apply)(params, inputs)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
     assert params["head"]["kernel"].shape == (9 * 8 * 3, 4)

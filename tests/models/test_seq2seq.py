@@ -20,7 +20,7 @@ def model() -> base.Model:
 
 @pytest.fixture(scope="module")
 def inputs():
-    return jax.tree.map(jnp.asarray, builders.inputs_for(SPEC, np.random.default_rng(0), 3))
+    return jax.tree.map(jax.device_put, builders.inputs_for(SPEC, np.random.default_rng(0), 3))
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +33,11 @@ def apply(model):
     return jax.jit(lambda params, inputs: model.apply(params, inputs))
 
 
+@pytest.fixture(scope="module")
+def embed(model):
+    return jax.jit(lambda params, inputs: model.embed(params, inputs))
+
+
 def test_outputs_are_a_logit_for_every_token_at_every_position(apply, params, inputs):
     logits = apply(params, inputs)
     assert logits.shape == (3, 6, 9)
@@ -41,37 +46,39 @@ def test_outputs_are_a_logit_for_every_token_at_every_position(apply, params, in
 
 
 def test_no_position_sees_a_later_token_of_the_prefix(apply, params, inputs):
-    before = apply(params, inputs)
+    before = np.asarray(apply(params, inputs))
     for position in range(6):
-        changed = inputs["prefix"].at[:, position].add(1) % 9
-        after = apply(params, inputs | {"prefix": changed})
+        changed = np.array(inputs["prefix"])
+        changed[:, position] = (changed[:, position] + 1) % 9
+        after = np.asarray(apply(params, inputs | {"prefix": changed}))
         np.testing.assert_array_equal(after[:, :position], before[:, :position])
         assert np.abs(after[:, position:] - before[:, position:]).max() > 1e-3
 
 
-def test_tokens_behind_padding_of_the_source_do_not_exist(model, params, inputs):
+def test_tokens_behind_padding_of_the_source_do_not_exist(apply, embed, params, inputs):
     """A source with more padding gives the same answers: padding is masked, not read as a word."""
-    short = inputs["source"].at[:, 3:].set(0)
-    moved = jax.tree.map(jnp.asarray, params)  # other vectors for padding, and for the places where it stands
+    short = np.array(inputs["source"])
+    short[:, 3:] = 0
+    moved = jax.tree.map(np.asarray, params)  # other vectors for padding, and for the places where it stands
     embedding = dict(moved["source_embedding"])
-    embedding["tokens"] = jnp.concatenate([-3 * embedding["tokens"][:1], embedding["tokens"][1:]])
-    embedding["positions"] = jnp.concatenate([embedding["positions"][:3], -3 * embedding["positions"][3:]])
+    embedding["tokens"] = np.concatenate([-3 * embedding["tokens"][:1], embedding["tokens"][1:]])
+    embedding["positions"] = np.concatenate([embedding["positions"][:3], -3 * embedding["positions"][3:]])
     moved = moved | {"source_embedding": embedding}
     given = inputs | {"source": short}
-    for method in (model.apply, model.embed):
+    for method in (apply, embed):
         np.testing.assert_allclose(method(moved, given), method(params, given), rtol=1e-5, atol=1e-5)
-    full = inputs | {"source": jnp.where(short == 0, 1, short)}
-    assert np.abs(model.apply(moved, full) - model.apply(params, full)).max() > 1e-3
+    full = inputs | {"source": np.where(short == 0, 1, short)}
+    assert np.abs(np.subtract(apply(moved, full), apply(params, full))).max() > 1e-3
 
 
-def test_features_are_the_mean_of_the_encoded_words(model, params, inputs):
-    one = {name: tokens[:1] for name, tokens in inputs.items()}
-    alone = {**one, "source": jnp.where(jnp.arange(6)[None] < 1, one["source"], 0)}
-    pair = {**one, "source": jnp.where(jnp.arange(6)[None] < 2, one["source"], 0)}
-    assert model.embed(params, alone).shape == (1, 4)
-    assert trees.differ(model.embed(params, alone), model.embed(params, pair))
-    other = {**pair, "prefix": pair["prefix"] * 0 + 1}
-    np.testing.assert_array_equal(model.embed(params, other), model.embed(params, pair))
+def test_features_are_the_mean_of_the_encoded_words(embed, params, inputs):
+    one = {name: np.asarray(tokens)[:1] for name, tokens in inputs.items()}
+    alone = {**one, "source": np.where(np.arange(6)[None] < 1, one["source"], 0)}
+    pair = {**one, "source": np.where(np.arange(6)[None] < 2, one["source"], 0)}
+    assert embed(params, alone).shape == (1, 4)
+    assert trees.differ(embed(params, alone), embed(params, pair))
+    other = {**pair, "prefix": np.ones_like(pair["prefix"])}
+    np.testing.assert_array_equal(embed(params, other), embed(params, pair))
 
 
 def test_the_second_derivative_is_that_of_differences(inputs):
@@ -87,22 +94,20 @@ def test_the_second_derivative_is_that_of_differences(inputs):
             gradient = jax.grad(loss)(params)
             return loss(jax.tree.map(lambda leaf, slope: leaf - 0.1 * slope, params, gradient))
 
-        gradients.assert_gradient_is_that_of(
-            adapted, jax.jit(jax.grad(adapted))(params), params, directions=1
-        )
+        gradients.assert_gradient_is_that_of_differences(adapted, params, directions=1)
 
 
 def test_it_can_learn_to_reverse_sentences(model, inputs):
-    """Order is what a bag of words cannot have: a few hundred steps bring the loss near zero."""
+    """Order is what a bag of words cannot have: 150 steps bring the loss near zero."""
     generator = np.random.default_rng(0)
     model = seq2seq.build(
         seq2seq.Config(width=32, heads=4, feedforward=32), base.Spec((4,), 8, "tokens", vocabulary=8)
     )
-    source = generator.integers(3, 8, (128, 4)).astype(np.int32)
+    source = generator.integers(3, 8, (64, 4)).astype(np.int32)
     target = source[:, ::-1]
     given = {
         "source": source,
-        "prefix": np.concatenate([np.ones((128, 1), np.int32), target[:, :-1]], axis=1),
+        "prefix": np.concatenate([np.ones((64, 1), np.int32), target[:, :-1]], axis=1),
     }
 
     def loss(params):
@@ -115,11 +120,11 @@ def test_it_can_learn_to_reverse_sentences(model, inputs):
             slope = jax.grad(loss)(params)
             return jax.tree.map(lambda leaf, part: leaf - 0.5 * part, params, slope)
 
-        return jax.lax.fori_loop(0, 300, step, params)
+        return jax.lax.fori_loop(0, 150, step, params)
 
-    params = jax.jit(model.init)(KEY, given)
-    assert jax.jit(loss)(params) > 1.0
-    assert jax.jit(loss)(descend(params)) < 0.2
+    params, compute = jax.jit(model.init)(KEY, given), jax.jit(loss)
+    assert compute(params) > 1.0
+    assert compute(descend(params)) < 0.2
 
 
 def test_heads_that_do_not_divide_the_width_are_refused():

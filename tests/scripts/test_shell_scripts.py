@@ -343,3 +343,12 @@ def test_each_suite_runs_in_the_repository_with_the_callers_arguments(machine, a
 def test_further_extras_join_those_of_the_tests(machine):
     machine.succeed("test.sh", METARUN_EXTRAS="lint")
     assert machine.installs()[0].endswith("[test,lint]")
+
+
+def test_the_measurement_of_a_gpu_gets_the_drivers_extra_and_the_callers_arguments(machine):
+    machine.add_driver("CUDA Version: 13.0")
+    code, _, stderr = machine.run("gpu.sh", "--minutes", "5", "--tiny")
+    assert code == 0, stderr
+    assert machine.installs()[0].endswith("[cuda13]")
+    *_, last = machine.calls.read_text().splitlines()
+    assert last == f"python {machine.repository}/bench/gpu.py --minutes 5 --tiny"

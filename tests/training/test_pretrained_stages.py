@@ -10,11 +10,11 @@ STAGES = """
 task: {name: sinusoid, shots: 5, queries: 5}
 stages:
   - name: pretrain
-    model: {name: mlp, hidden: [8, 8]}
+    model: {name: mlp, hidden: [8]}
     algorithm: {name: pretrain}
     training: {steps: 8, tasks_per_step: 4}
   - name: finetune
-    model: {name: mlp, hidden: [8, 8]}
+    model: {name: mlp, hidden: [8]}
     algorithm: {name: finetune, inner_steps: 3}
     training: {steps: 1, tasks_per_step: 1}
 evaluation: {episodes: 6, inner_steps: [0, 1]}

@@ -1,5 +1,6 @@
 """A run that was stopped and goes on is the uninterrupted run, byte for byte."""
 
+import functools
 import logging
 import os
 import shutil
@@ -7,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,6 @@ from metarun.runs import metrics
 from metarun.runs.directory import RunDirectory
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
-pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @pytest.fixture
@@ -44,15 +44,36 @@ class Stopping(Progress):
             os.kill(os.getpid(), self.number)
 
 
-def stop(path: Path, text: str, stage: str, step: int, *overrides: str, number: int = signal.SIGTERM) -> Path:
+def train_until_signal(path: Path, text: str, stage: str, step: int, number: int) -> Path:
     """Train until the signal, and check that the state of that very step is saved."""
     with pytest.raises(signals.Stopped) as raised:
-        train(path, text, *overrides, progress=Stopping(stage, step, number))
+        train(path, text, progress=Stopping(stage, step, number))
     assert raised.value.exit_code == 128 + number
     status = read_json(path / "status.json")
     assert (status["status"], status["stage"], status["step"]) == ("preempted", stage, step)
     assert last_checkpoints(path)[stage].step == step
     return path
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory) -> Callable[..., Path]:
+    """A function that returns the run of a config that a signal stopped. No test changes it."""
+
+    @functools.cache
+    def make(text: str, stage: str, step: int, number: int) -> Path:
+        return train_until_signal(tmp_path_factory.mktemp("stopped") / "run", text, stage, step, number)
+
+    return make
+
+
+@pytest.fixture
+def stop(stopped, tmp_path) -> Callable[..., Path]:
+    """A function that copies such a run into the test's own folder, for the test to go on with."""
+
+    def copy(text: str, stage: str, step: int, number: int = signal.SIGTERM) -> Path:
+        return shutil.copytree(stopped(text, stage, step, number), tmp_path / "run")
+
+    return copy
 
 
 def damage(path: Path, stage: str, folder: str = "weights") -> None:
@@ -66,27 +87,27 @@ def damage(path: Path, stage: str, folder: str = "weights") -> None:
 
 
 # At step 10 a validation is due, at step 14 nothing is.
-@pytest.mark.parametrize(("step", "number"), [(10, signal.SIGTERM), (14, signal.SIGINT)])
-def test_a_resumed_run_is_the_uninterrupted_run(single, tmp_path, step, number):
-    run = stop(tmp_path / "run", SINGLE, "maml", step, number=number)
+@pytest.mark.parametrize(("step", "number"), [(10, signal.SIGINT), (14, signal.SIGTERM)])
+def test_a_resumed_run_is_the_uninterrupted_run(single, stop, step, number):
+    run = stop(SINGLE, "maml", step, number)
     assert_same_run(train(run, resume=True), single)
     assert read_json(run / "status.json")["status"] == "done"
 
 
 @pytest.mark.parametrize("chunk", ["1", "null"])
-def test_another_chunk_after_the_interruption_changes_nothing(single, tmp_path, chunk):
-    run = stop(tmp_path / "run", SINGLE, "maml", 14)
+def test_another_chunk_after_the_interruption_changes_nothing(single, stop, chunk):
+    run = stop(SINGLE, "maml", 14)
     assert_same_run(train(run, SINGLE, f"training.chunk={chunk}", resume=True), single)
 
 
 @pytest.mark.parametrize(("stage", "step"), [("first", 14), ("second", 4), ("second", 20)])
-def test_a_run_of_several_stages_goes_on_in_the_stage_where_it_was_stopped(several, tmp_path, stage, step):
-    run = stop(tmp_path / "run", SEVERAL, stage, step)
+def test_a_run_of_several_stages_goes_on_in_the_stage_where_it_was_stopped(several, stop, stage, step):
+    run = stop(SEVERAL, stage, step)
     assert_same_run(train(run, SEVERAL, resume=True), several)
 
 
-def test_a_run_may_be_stopped_again_and_again(single, tmp_path):
-    run = stop(tmp_path / "run", SINGLE, "maml", 4)
+def test_a_run_may_be_stopped_again_and_again(single, stop):
+    run = stop(SINGLE, "maml", 4)
     for step in (8, 20):
         with pytest.raises(signals.Stopped):
             train(run, resume=True, progress=Stopping("maml", step))
@@ -95,9 +116,9 @@ def test_a_run_may_be_stopped_again_and_again(single, tmp_path):
 
 @pytest.mark.parametrize("folder", ["weights", "memory"])
 def test_a_damaged_newest_checkpoint_is_passed_over_with_one_warning(
-    single, tmp_path, warnings_of_metarun, folder
+    single, stop, warnings_of_metarun, folder
 ):
-    run = stop(tmp_path / "run", SINGLE, "maml", 20)
+    run = stop(SINGLE, "maml", 20)
     damage(run, "maml", folder)
     train(run, resume=True)
     assert_same_run(run, single)
@@ -106,23 +127,23 @@ def test_a_damaged_newest_checkpoint_is_passed_over_with_one_warning(
 
 
 def test_a_stage_whose_last_checkpoint_is_damaged_is_trained_again_with_those_after_it(
-    several, tmp_path, warnings_of_metarun
+    several, stop, warnings_of_metarun
 ):
-    run = stop(tmp_path / "run", SEVERAL, "second", 14)
+    run = stop(SEVERAL, "second", 4)
     damage(run, "first")
     train(run, SEVERAL, resume=True)
     assert_same_run(run, several)
     assert len(warnings_of_metarun) == 1
 
 
-def test_a_run_without_any_valid_checkpoint_begins_again(single, tmp_path):
-    run = stop(tmp_path / "run", SINGLE, "maml", 4)
+def test_a_run_without_any_valid_checkpoint_begins_again(single, stop):
+    run = stop(SINGLE, "maml", 4)
     damage(run, "maml")
     assert_same_run(train(run, resume=True), single)
 
 
-def test_lines_after_the_checkpoint_are_forgotten_also_a_half_written_one(single, tmp_path):
-    run = stop(tmp_path / "run", SINGLE, "maml", 14)
+def test_lines_after_the_checkpoint_are_forgotten_also_a_half_written_one(single, stop):
+    run = stop(SINGLE, "maml", 14)
     with (run / "metrics.jsonl").open("a") as file:
         file.write(
             '{"stage": "maml", "replica": 0, "split": "train", "step": 13, "loss": 9.0}\n{"stage": "ma'
@@ -144,8 +165,8 @@ def test_resuming_a_finished_run_changes_neither_numbers_nor_checkpoints(several
     ]
 
 
-def test_a_stop_after_the_last_step_leaves_a_run_that_resumes_to_its_result(single, tmp_path):
-    run = stop(tmp_path / "run", SINGLE, "maml", 24)
+def test_a_stop_after_the_last_step_leaves_a_run_that_resumes_to_its_result(single, stop):
+    run = stop(SINGLE, "maml", 24)
     assert not (run / "result.json").exists()
     assert_same_run(train(run, resume=True), single)
 
@@ -186,8 +207,8 @@ def test_a_resumed_run_refuses_a_config_that_gives_other_numbers(single, overrid
     assert read_json(single / "status.json")["status"] == "done"
 
 
-def test_device_checkpoint_cadence_and_chunks_may_change_on_resume(single, tmp_path):
-    run = stop(tmp_path / "run", SINGLE, "maml", 14)
+def test_device_checkpoint_cadence_and_chunks_may_change_on_resume(single, stop):
+    run = stop(SINGLE, "maml", 14)
     allowed = ("accelerator.platform=auto", "checkpoint={every: 5, keep: 1}", "training.chunk=3")
     train(run, SINGLE, *allowed, resume=True)
     assert lines(run) == lines(single)
@@ -213,8 +234,8 @@ def test_a_run_is_not_overwritten_without_resume(single):
     assert lines(single) == before
 
 
-def test_a_run_that_another_holds_is_left_alone(tmp_path):
-    run = stop(tmp_path / "run", SINGLE, "maml", 4)
+def test_a_run_that_another_holds_is_left_alone(stop):
+    run = stop(SINGLE, "maml", 4)
     before = lines(run)
     with RunDirectory.open(run, True), pytest.raises(errors.RunDirectoryError, match=str(os.getpid())):
         train(run, resume=True)

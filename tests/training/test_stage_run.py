@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Iterator
 
+import jax
 import pytest
 
 from helpers.runs import (
@@ -17,14 +18,13 @@ from helpers.runs import (
     train,
     weights,
 )
-from metarun import assembly, errors, signals
+from metarun import assembly, errors, hardware, signals
 from metarun.evaluation import results, statistics
 from metarun.progress import Progress
 from metarun.runs import checkpoints, files, manifest, metrics
 from metarun.training import stage_run
 
 SUMMARISE = statistics.summarise
-pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 class Recorder(Progress):
@@ -205,7 +205,7 @@ def test_after_a_stop_request_the_handlers_of_before_are_back():
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_a_disk_that_fills_up_ends_the_run_with_what_was_saved_intact(tmp_path, monkeypatch):
+def test_a_disk_that_fills_up_ends_the_run_with_what_was_saved_intact(single, tmp_path, monkeypatch):
     def full(self, rows, original=metrics.MetricsFile.append):
         if self.size() > 1000:
             with files.storage_errors(self.path):
@@ -221,7 +221,7 @@ def test_a_disk_that_fills_up_ends_the_run_with_what_was_saved_intact(tmp_path, 
     assert status["status"] == "failed"
     assert last_checkpoints(tmp_path / "run")["maml"].step == status["step"] > 0
     run = train(tmp_path / "run", resume=True)
-    assert weights(run) == weights(train(tmp_path / "reference"))
+    assert weights(run) == weights(single)
 
 
 def test_facts_of_another_version_are_refused(tmp_path):
@@ -232,11 +232,40 @@ def test_facts_of_another_version_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("draws_as", ["first", None])
-def test_a_stage_that_draws_as_another_of_its_kind_ends_with_the_same_bits(tmp_path, draws_as):
-    path = train(tmp_path / "run", SEVERAL, *([f"stages.second.draws_as={draws_as}"] if draws_as else []))
+def test_a_stage_that_draws_as_another_of_its_kind_ends_with_the_same_bits(several, tmp_path, draws_as):
+    path = several
+    if draws_as:
+        path = train(tmp_path / "run", SEVERAL, f"stages.second.draws_as={draws_as}")
     first, second = (
         {name.split()[1]: content for name, content in weights(path).items() if name.startswith(stage)}
         for stage in ("first", "second")
     )
     assert first
     assert (first == second) == (draws_as == "first")
+
+
+@pytest.fixture
+def cache_events(monkeypatch) -> Iterator[list[str]]:
+    """The events of the cache of compiled programs, in which every program is kept, however small."""
+    events: list[str] = []
+    monkeypatch.setattr(hardware, "use_compilation_cache", lambda: None)
+    before = jax.config.jax_persistent_cache_min_compile_time_secs
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.monitoring.register_event_listener(listener := lambda name, **_: events.append(name))
+    yield events
+    jax.monitoring.unregister_event_listener(listener)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", before)
+
+
+def test_other_rates_steps_and_seeds_need_no_new_program(tmp_path, cache_events):
+    train(tmp_path / "first")
+    cache_events.clear()
+    other = (
+        "algorithm.inner_lr=0.02",
+        "training.optimizer.learning_rate=0.002",
+        "training.steps=16",
+        "seed=5",
+    )
+    train(tmp_path / "second", SINGLE, *other)
+    assert cache_events.count("/jax/compilation_cache/cache_misses") == 0
+    assert cache_events.count("/jax/compilation_cache/cache_hits") >= 3  # start, chunk, measurement

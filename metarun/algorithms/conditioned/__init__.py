@@ -99,13 +99,17 @@ def build(config: Config, model: base.Model, problem: base.Problem, earlier=None
         trained = weights.trained | {"params": params} | init_uses(config, use_key, params, size)
         return weights._replace(trained=trained)
 
-    def adapt(weights: base.Weights, support: base.Examples) -> Learner:
+    def adapt(weights: base.Weights, support: base.Examples, points: base.Points | None = None):
         trained = weights.trained
         vector = source.read(weights, support) if config.uses else None
         start, condition = make_start(trained, vector), make_condition(trained, vector)
         gradient = jax.grad(lambda params: support_loss(params, support, condition))
-        params = modulation.descend(config, gradient, start, make_rates(config, trained, start, vector))
-        return Learner(params, support.inputs, condition)
+        rates = make_rates(config, trained, start, vector)
+
+        def finish(params) -> Learner:
+            return Learner(params, support.inputs, condition)
+
+        return modulation.descend(config, gradient, start, rates, finish, points)
 
     query_loss = outer_loss.make_query_loss(adapt, predict, problem.objective)
 
@@ -116,7 +120,7 @@ def build(config: Config, model: base.Model, problem: base.Problem, earlier=None
         memory = source.memory_loss(weights, episode)
         return error + config.memory_weight * memory, metrics | {"memory_loss": jax.lax.stop_gradient(memory)}
 
-    return base.Algorithm(init, loss, adapt, predict)
+    return base.Algorithm(init, loss, adapt, predict, watch=adapt)
 
 
 def is_used(config: Config, use: str, form: str) -> bool:

@@ -43,7 +43,7 @@ def measure_output_distance(
     student: Float[Array, "*batch output"],
     teachers: Float[Array, "member *batch output"],
     targets: PyTree,
-    temperature: float,
+    temperature: float | Array,
 ) -> Float[Array, ""]:
     """Return T² KL(mean_m softmax(t_m / T) ‖ softmax(s / T)) of logits, the mean over what the loss depends on.
 

@@ -40,7 +40,7 @@ def build(config: "Config", model: base.Model, problem: base.Problem) -> base.Al
         trained = {name: tree for name, tree in start.items() if name in config.free}
         return base.Weights(trained, {name: tree for name, tree in start.items() if name not in trained})
 
-    def adapt(weights: base.Weights, support: base.Examples) -> Learner:
+    def adapt(weights: base.Weights, support: base.Examples, points: base.Points | None = None):
         start, inputs = weights.trained | weights.frozen, support.inputs
 
         def support_loss(fast):
@@ -48,15 +48,18 @@ def build(config: "Config", model: base.Model, problem: base.Problem) -> base.Al
             features = model.embed(network["body"], inputs, reference=inputs)
             return problem.objective.loss(networks.dense(network[base.HEAD], features), support.targets)
 
-        fast = select_fast(config, start)
-        network = start | inner_loop.descend(config, jax.grad(support_loss), fast, start["rates"])
-        return Learner(network["body"], network[base.HEAD], inputs)
+        def finish(fast) -> Learner:
+            network = start | fast
+            return Learner(network["body"], network[base.HEAD], inputs)
+
+        fast, gradient = select_fast(config, start), jax.grad(support_loss)
+        return inner_loop.descend(config, gradient, fast, start["rates"], finish=finish, points=points)
 
     def predict(learner: Learner, inputs):
         return networks.dense(learner.head, model.embed(learner.body, inputs, reference=learner.reference))
 
     loss = outer_loss.make_query_loss(adapt, predict, problem.objective)
-    return base.Algorithm(init, loss, adapt, predict)
+    return base.Algorithm(init, loss, adapt, predict, watch=adapt)
 
 
 def select_fast(config: "Config", network: dict[str, PyTree]) -> dict[str, PyTree]:

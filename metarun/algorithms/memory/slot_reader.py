@@ -20,7 +20,7 @@ class State(NamedTuple):
     usage: Float[Array, "slot"]  # w^u
 
 
-def make_reader(width: int, slots: int, decay: float) -> Reader:
+def make_reader(width: int, slots: int, decay: float | Array) -> Reader:
     """Make a reader with `slots` rows of `width` numbers, whose usage decays by the factor `decay` per example."""
 
     def init(key, size, steps):

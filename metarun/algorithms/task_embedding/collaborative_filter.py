@@ -27,7 +27,7 @@ def solve(
     factors: Float[Array, "known embed"],
     scores: Float[Array, "known"],
     observed: Float[Array, "known"],
-    ridge: float,
+    ridge: float | Array,
 ) -> Float[Array, "embed"]:
     """Return the vector u with the least Σ observed · (scores − factors · u)² + ridge · ‖u‖²."""
     weighted = factors * observed[:, None]
@@ -40,7 +40,7 @@ def factorise(
     scores: Float[Array, "task probe"],
     observed: Float[Array, "task probe"],
     dimensions: int,
-    ridge: float,
+    ridge: float | Array,
 ) -> Factors:
     """Fit the factors of the probes.
 
@@ -64,7 +64,7 @@ def factorise(
     return Factors(jax.lax.fori_loop(0, ROUNDS, alternate, start), means, deviation)
 
 
-def place(factors: Factors, scores: Float[Array, "known"], ridge: float) -> Float[Array, "embed"]:
+def place(factors: Factors, scores: Float[Array, "known"], ridge: float | Array) -> Float[Array, "embed"]:
     """Return a task's vector from its scores by the first probes, as many as there are scores."""
     count = len(scores)
     known = (scores - factors.means[:count]) / factors.deviation

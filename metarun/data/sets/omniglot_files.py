@@ -6,18 +6,19 @@ it smaller. The MAML authors' resize_images.py asks for Lanczos too, but for 1-b
 the nearest pixel: their 28×28 images are black and white with broken strokes. Ours are grey, as learn2learn's are.
 """
 
+import contextlib
 import hashlib
 import io
 import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from metarun.data import archives, cache, picture_files
+from metarun.data import archives, cache, observers, parallel, picture_files
 from metarun.data.sources import Progress, Source, stamp
 from metarun.errors import ConfigError, DataError
 
@@ -31,6 +32,7 @@ PUBLIC = "https://github.com/brendenlake/omniglot/raw/master/python"
 # The larger public archive has 20,275 members of at most 0.6 kB in 9.5 MB.
 LIMITS = archives.Limits(members=40_000, member_bytes=1 << 16, total_bytes=1 << 26)
 REPORT_EVERY = 500  # drawings
+BATCH = 100  # drawings that a thread decodes at a time: the fewer, the more handing over
 # Each alphabet with the number of its characters, in the order of Omniglot.class_names.
 ALPHABETS = """
 Alphabet_of_the_Magi:20 Anglo-Saxon_Futhorc:29 Arcadian:26 Armenian:41 Asomtavruli_(Georgian):40
@@ -78,6 +80,14 @@ ARCHIVES = (
 SOURCES = tuple(archive.source for archive in ARCHIVES)
 
 
+class Drawing(NamedTuple):
+    """A drawing as it is in its archive, and at the size that was asked for; 0 is ink and 255 paper."""
+
+    name: str  # of the member
+    original: np.ndarray  # uint8 [height, width]
+    resized: np.ndarray  # uint8 [height, width]
+
+
 class Omniglot(NamedTuple):
     """All characters, first those of images_background, then those of images_evaluation."""
 
@@ -110,9 +120,10 @@ def load(root: Path, size: int = 28, progress: Progress | None = None) -> Omnigl
 def content_digest(source: Source, path: Path, progress: Progress | None = None) -> str:
     """Return the SHA-256 of the drawings in sorted path order, each as 105×105 bytes, 0 = ink and 255 = paper."""
     digest, count = hashlib.sha256(), _make_counter(progress, 0, f"checking {path.name}")
-    for _, drawing in _read_drawings(source, path):
-        digest.update(drawing.tobytes())
-        count()
+    with contextlib.closing(_read_drawings(source, path)) as drawings:
+        for drawing in drawings:
+            digest.update(drawing.original.tobytes())
+            count()
     return digest.hexdigest()
 
 
@@ -129,7 +140,7 @@ def _load(root: Path, size: int, published: tuple[Archive, ...], progress: Progr
             "archives": {archive.source.file: stamp(archive.source, root) for archive in published},
         },
         layout={"images": cache.Layout((classes, DRAWINGS, size, size), np.uint8)},
-        make=lambda: _decode(root, size, published, progress),
+        make=lambda: _decode(root, size, published, progress or observers.current_observer()),
     )
     class_names = tuple(entry.facts["class_names"])
     alphabets = [name.split("/")[0] for name in class_names]
@@ -155,12 +166,13 @@ def _decode_archive(archive: Archive, root: Path, images: np.ndarray, count: Cal
     flat = images.reshape(-1, *images.shape[2:])
     digest = hashlib.sha256()
     names: list[str] = []
-    for name, drawing in _read_drawings(source, path):
-        if len(names) < len(flat):
-            flat[len(names)] = 255 - picture_files.resize(drawing, images.shape[-1])
-        digest.update(drawing.tobytes())
-        names.append(str(PurePosixPath(name).parent.relative_to(path.stem)))
-        count()
+    with contextlib.closing(_read_drawings(source, path, images.shape[-1])) as drawings:
+        for drawing in drawings:
+            if len(names) < len(flat):
+                flat[len(names)] = 255 - drawing.resized
+            digest.update(drawing.original.tobytes())
+            names.append(str(PurePosixPath(drawing.name).parent.relative_to(path.stem)))
+            count()
     complete = names == [name for name in sorted(set(names)) for _ in range(DRAWINGS)]
     if len(names) != len(flat) or not complete:
         fault = f"holds {len(names)} drawings, not {DRAWINGS} of each of {archive.classes} characters"
@@ -170,17 +182,26 @@ def _decode_archive(archive: Archive, root: Path, images: np.ndarray, count: Cal
     return names[::DRAWINGS]
 
 
-def _read_drawings(source: Source, path: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield (member name, uint8 [height, width], 0 = ink and 255 = paper) in sorted order of the names."""
+def _read_drawings(source: Source, path: Path, size: int = ORIGINAL_SIZE) -> Generator[Drawing, None, None]:
+    """Yield the drawings in sorted order of their names. Some threads decode and resize them."""
     folder = PurePosixPath(source.file).stem
     expected = re.compile(rf"{folder}/[\w()-]+/character\d\d/\d{{4}}_\d\d\.png", re.ASCII)
-    for name, content in archives.read_members(path, expected, LIMITS, source.remedy):
-        try:
-            drawing = _decode_drawing(content)
-        except Exception as error:  # Pillow raises nearly anything on bytes that are not a good PNG
-            fault = f"{name!r} is not a PNG drawing of {ORIGINAL_SIZE}×{ORIGINAL_SIZE} pixels"
-            raise DataError(f"{path.name} is damaged: {fault}", str(path), source.remedy) from error
-        yield name, drawing
+    members = archives.read_members(path, expected, LIMITS, source.remedy)
+
+    def decode(batch: list[tuple[str, bytes]]) -> list[Drawing]:
+        return [_decode_member(source, path, size, *member) for member in batch]
+
+    for drawings in parallel.map_batches(decode, members, BATCH):
+        yield from drawings
+
+
+def _decode_member(source: Source, path: Path, size: int, name: str, content: bytes) -> Drawing:
+    try:
+        drawing = _decode_drawing(content)
+    except Exception as error:  # Pillow raises nearly anything on bytes that are not a good PNG
+        fault = f"{name!r} is not a PNG drawing of {ORIGINAL_SIZE}×{ORIGINAL_SIZE} pixels"
+        raise DataError(f"{path.name} is damaged: {fault}", str(path), source.remedy) from error
+    return Drawing(name, drawing, picture_files.resize(drawing, size))
 
 
 def _decode_drawing(content: bytes) -> np.ndarray:
