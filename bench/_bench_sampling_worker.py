@@ -107,7 +107,7 @@ def measure(path: Path) -> list[dict[str, Any]]:
     """
     run_config = replace(config.load(path), replicas=1)
     devices = hardware.select(run_config.accelerator)
-    tasks, stages = experiment.assemble(run_config, devices[0])
+    tasks, stages, _ = experiment.assemble(run_config, devices[0])
     session = cost.open_session(run_config, devices, tasks, Progress())
     rows: list[dict[str, Any]] = []
     earlier: dict[str, base.Weights] = {}

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -74,7 +74,7 @@ def train_and_measure(
     processes: Processes,
 ) -> dict[str, Any]:
     """Train every stage and measure them in an open run directory; see `train`."""
-    tasks, stages = assemble(run_config, hardware.select_own(devices))
+    tasks, stages, _ = assemble(run_config, hardware.select_own(devices))
     session = Session(
         run,
         devices,
@@ -118,7 +118,15 @@ def settle_config(run: RunDirectory, run_config: config.RunConfig) -> config.Run
     return run_config
 
 
-def assemble(run_config: config.RunConfig, device: jax.Device) -> tuple[Tasks, list[Stage]]:
+class Assembled(NamedTuple):
+    """What a config turns into before anything is compiled."""
+
+    tasks: Tasks
+    stages: list[Stage]
+    shapes: dict[str, base.Weights]  # of the weights of each stage, by its name
+
+
+def assemble(run_config: config.RunConfig, device: jax.Device) -> Assembled:
     """Build the tasks and all stages, trace every stage, and settle what the config leaves open, before compiling.
 
     Raises:
@@ -127,7 +135,7 @@ def assemble(run_config: config.RunConfig, device: jax.Device) -> tuple[Tasks, l
     tasks = assembly.build_tasks(run_config, device)
     stages = assembly.build_stages(run_config, tasks.family.problem)
     shapes = trace(run_config.evaluation, tasks, stages)
-    return tasks, task_chunks.settle(stages, shapes, tasks, device)
+    return Assembled(tasks, task_chunks.settle(stages, shapes, tasks, device), shapes)
 
 
 def trace(settings: config.Evaluation, tasks: Tasks, stages: list[Stage]) -> dict[str, base.Weights]:
@@ -257,10 +265,7 @@ def draw_pictures(session: Session, stages: list[Stage], trained: dict[str, Trai
 def describe_dry_run(run_config: config.RunConfig) -> str:
     """Build and trace everything, so that what cannot work fails here; return one line about each stage."""
     devices = hardware.select(run_config.accelerator)
-    tasks = assembly.build_tasks(run_config, devices[0])
-    stages = assembly.build_stages(run_config, tasks.family.problem)
-    shapes = trace(run_config.evaluation, tasks, stages)
-    stages = task_chunks.settle(stages, shapes, tasks, devices[0])
+    _, stages, shapes = assemble(run_config, devices[0])
     lines: list[str] = []
     for stage in stages:
         learners = len(stage.positions)
@@ -276,5 +281,5 @@ def describe_dry_run(run_config: config.RunConfig) -> str:
 def measure_cost(run_config: config.RunConfig, progress: Progress) -> list[cost.Cost]:
     """Return what training costs for every stage, from a few steps of each. Writes no run directory."""
     devices = hardware.select(run_config.accelerator)
-    tasks, stages = assemble(run_config, devices[0])
+    tasks, stages, _ = assemble(run_config, devices[0])
     return cost.measure(run_config, devices, tasks, stages, progress)

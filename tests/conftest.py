@@ -44,13 +44,15 @@ SLOW_FILES = (
     "algorithms/test_contract.py",
     "training/test_resume.py",
     "training/test_replicas.py",
-    "algorithms/test_task_embedding.py",
-    "algorithms/test_maml.py",
     "finished/test_answers.py",
-    "algorithms/test_fusion.py",
-    "test_hardware.py",
+    "training/test_stage_run.py",
+    "finished/test_task_vectors.py",
+    "algorithms/test_watch.py",
     "finished/test_prediction.py",
+    "test_experiment.py",
+    "algorithms/test_maml.py",
     "models/test_contract.py",
+    "algorithms/test_task_embedding.py",
 )
 
 

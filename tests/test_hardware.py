@@ -19,7 +19,7 @@ from metarun.models import _convolution
 PROGRAM = """
 import json, sys
 import jax, numpy as np
-from metarun import hardware
+from metarun import hardware, meshes
 from metarun.training import loop as outer_loop
 from metarun.config import Accelerator, Training
 from helpers.loops import FAMILY, make_key, make_loop, start_state
@@ -29,9 +29,9 @@ devices = hardware.select(Accelerator(platform="cpu"))
 config = Training(steps=20, tasks_per_step=16, task_chunk=int(sys.argv[1]) or None)
 
 
-loop = make_loop(config)._replace(mesh=hardware.make_task_mesh(devices, 16))
+loop = make_loop(config)._replace(mesh=meshes.make_mesh(devices, 16, 1))
 key = make_key()
-state = hardware.replicate(start_state(loop, (), key), loop.mesh)
+state = meshes.replicate(start_state(loop, (), key), loop.mesh)
 program = outer_loop.compile_program(loop, (), key, state)
 chunk = program.run(state, 0, 20)
 
@@ -50,7 +50,7 @@ print(json.dumps({
 
 def run_on(devices: int, task_chunk: int = 0) -> dict:
     """Train 20 steps of 16 tasks in a process that has so many CPU devices."""
-    return json.loads(processes.run_code(PROGRAM, task_chunk, devices=devices, flags=""))
+    return json.loads(processes.run_code(PROGRAM, task_chunk, devices=devices))
 
 
 @pytest.fixture(scope="module")

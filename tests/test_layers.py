@@ -20,7 +20,7 @@ FLOORS = (
     ("data", "losses", "numbers", "options", "plugins", "runs", "trees"),
     ("blocks", "config"),
     ("algorithms", "models", "tasks"),
-    ("hardware", "hosts", "stages"),
+    ("hardware", "meshes", "hosts", "stages"),
     ("assembly",),
     ("evaluation",),
     ("finished", "training"),

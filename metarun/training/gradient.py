@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Key, Num, PRNGKeyArray
 
-from metarun import base, hardware
+from metarun import base, meshes
 from metarun.base import PyTree
 
 Sample = Callable[[PyTree, PRNGKeyArray], base.Episode]  # of a task family
@@ -32,7 +32,7 @@ def make_gradient(
     loop is laid over the mesh, and the gradient is called on each device, with all task keys of the step.
     """
     differentiate = jax.grad(make_mean_loss(algorithm, sample), has_aux=True)
-    devices, everywhere = mesh.shape[hardware.TASK], PartitionSpec()
+    devices, everywhere = mesh.shape[meshes.TASK], PartitionSpec()
 
     def average(weights: base.Weights, data: PyTree, shares: Shares, progress):
         """Average the tasks of one device, [1, chunk, task]."""
@@ -43,22 +43,22 @@ def make_gradient(
         return average_chunks(differentiate_chunk, jax.tree.map(lambda leaf: leaf[0], shares))
 
     def average_with_others(weights: base.Weights, data: PyTree, shares: Shares, progress):
-        return hardware.average(average(weights, data, shares, progress), mesh)
+        return meshes.average(average(weights, data, shares, progress), mesh)
 
     def average_own(weights: base.Weights, data: PyTree, shares: Shares, progress):
-        place = jax.lax.axis_index(hardware.TASK)
+        place = jax.lax.axis_index(meshes.TASK)
         own = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, place, 1), shares)
         return average_with_others(weights, data, own, progress)
 
     if devices == 1:
         gradient = average
-    elif hardware.has_replicas(mesh):
+    elif meshes.has_replicas(mesh):
         gradient = average_own
     else:
         gradient = jax.shard_map(
             average_with_others,
             mesh=mesh,
-            in_specs=(everywhere, everywhere, PartitionSpec(hardware.TASK), everywhere),
+            in_specs=(everywhere, everywhere, PartitionSpec(meshes.TASK), everywhere),
             out_specs=everywhere,
             check_vma=False,
         )

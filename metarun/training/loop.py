@@ -21,7 +21,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Array, Int, Key, PRNGKeyArray
 
-from metarun import base, hardware, numbers, trees
+from metarun import base, meshes, numbers, trees
 from metarun.base import PyTree
 from metarun.config import Training
 from metarun.numbers import Numbers
@@ -137,22 +137,22 @@ def make_program(loop: Loop, axes: int) -> Callable:
     for _ in range(axes):
         outer_step = jax.vmap(outer_step, in_axes=(0, None, 0, None))
     chunk = make_chunk(outer_step)
-    if not hardware.has_replicas(loop.mesh):
+    if not meshes.has_replicas(loop.mesh):
         return chunk
 
     def run_replicas(state: State, data: PyTree, keys: Key[Array, "replica ..."], first_step, count):
         state, table, taken, finite = chunk(state, data, keys, first_step, count)
         return state, table, jnp.full(keys.shape[:1], taken), finite
 
-    shared, everywhere = PartitionSpec(hardware.REPLICA), PartitionSpec()
+    shared, everywhere = PartitionSpec(meshes.REPLICA), PartitionSpec()
     run_all = jax.shard_map(
         run_replicas,
         mesh=loop.mesh,
         in_specs=(shared, everywhere, shared, everywhere, everywhere),
-        out_specs=(shared, PartitionSpec(None, hardware.REPLICA), shared, shared),
+        out_specs=(shared, PartitionSpec(None, meshes.REPLICA), shared, shared),
         check_vma=False,
     )
-    return fill_rows(run_all, loop.mesh.shape[hardware.REPLICA])
+    return fill_rows(run_all, loop.mesh.shape[meshes.REPLICA])
 
 
 def fill_rows(run_all: Callable, rows: int) -> Callable:
@@ -195,10 +195,10 @@ def compile_program(loop: Loop, data: PyTree, key: Key[Array, "..."], state: Sta
     """
 
     def put_number(value: int):
-        return hardware.replicate(np.uint32(value), loop.mesh)
+        return meshes.replicate(np.uint32(value), loop.mesh)
 
     started = time.perf_counter()
-    shardings = hardware.lay_out_chunk(loop.mesh, key.shape)
+    shardings = meshes.lay_out_chunk(loop.mesh, key.shape)
 
     def chunk(values: Numbers, *arguments):
         return make_program(take_numbers(loop, values), key.ndim)(*arguments)

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Key
 
-from metarun import base, config, errors, hardware, numbers, signals, trees
+from metarun import base, config, errors, hardware, meshes, numbers, signals, trees
 from metarun.assembly import Tasks
 from metarun.hosts.processes import Processes
 from metarun.hosts.transfers import collect
@@ -82,8 +82,8 @@ class StageRun:
         session.processes.refuse_idle(mesh)
         algorithm, chain = stage.build_algorithm(), optimizer.build(stage.training)
         self.loop = Loop(algorithm, session.tasks.family.sample, chain, stage.training, mesh, stage)
-        self.data = hardware.replicate(session.tasks.data["train"], mesh)
-        self.earlier = hardware.share_out(earlier, mesh)
+        self.data = meshes.replicate(session.tasks.data["train"], mesh)
+        self.earlier = meshes.share_out(earlier, mesh)
         self.facts = Facts()
         self.state: State
         self.keys: Array  # [replica, member]
@@ -111,7 +111,7 @@ class StageRun:
     def restore(self) -> None:
         """Start the stage, or take up the checkpoint that it had reached."""
         state, keys = self.begin() if self.begun is None else self.take_up(self.begun)
-        self.state, self.keys = hardware.share_out((state, keys), self.loop.mesh)
+        self.state, self.keys = meshes.share_out((state, keys), self.loop.mesh)
 
     def begin(self) -> tuple[State, Key[Array, "..."]]:
         """Return the state before the first step and the keys of the stage, from one program."""
@@ -261,7 +261,7 @@ def make_mesh(stage: Stage, devices: list[jax.Device], accelerator: config.Accel
     """Make the mesh of a stage. All cores share its tasks if that pays, or if the config says how many share them."""
     share_tasks = stage.shares_tasks or accelerator.devices is not None
     tasks, replicas = stage.training.tasks_per_step, stage.axes.get("replica", 1)
-    return hardware.make_mesh(devices, tasks, replicas, share_tasks)
+    return meshes.make_mesh(devices, tasks, replicas, share_tasks)
 
 
 def make_memory(chain: Optimizer, axes: int):

@@ -2,7 +2,7 @@
 
 import jax
 
-from metarun import hardware, plugins
+from metarun import meshes, plugins
 from metarun.base import PyTree
 from metarun.config import Selection, Stage, Training
 from metarun.stages import Stage as BuiltStage
@@ -30,7 +30,7 @@ def make_key(seed: int = KEY_SEED, draws_as: int = 0):
 
 def make_loop(training: Training = TRAINING, algorithm=None, sample=FAMILY.sample) -> Loop:
     """Make the loop of that stage on one device."""
-    mesh = hardware.make_task_mesh(jax.local_devices()[:1], training.tasks_per_step)
+    mesh = meshes.make_mesh(jax.local_devices()[:1], training.tasks_per_step, 1)
     algorithm = algorithm or make_stage(training).build_algorithm()
     return Loop(algorithm, sample, optimizer.build(training), training, mesh)
 

@@ -57,7 +57,7 @@ jax.config.update("jax_enable_x64", True)
 import jax.numpy as jnp
 import numpy as np
 from helpers.loops import make_key, make_loop, start_state
-from metarun import hardware
+from metarun import meshes
 from metarun.training import loop as outer_loop
 from metarun.training.gradient import make_gradient
 
@@ -68,9 +68,9 @@ keys = outer_loop.make_task_keys(key, 0, jnp.arange(5))
 
 
 def run(devices, task_chunk=None):
-    mesh = hardware.make_task_mesh(jax.devices()[:devices], 5)
+    mesh = meshes.make_mesh(jax.devices()[:devices], 5, 1)
     gradient = jax.jit(make_gradient(loop.algorithm, loop.sample, mesh, task_chunk))
-    values = gradient(*hardware.replicate((wide, (), keys), mesh), 0.0)
+    values = gradient(*meshes.replicate((wide, (), keys), mesh), 0.0)
     return [np.asarray(leaf).ravel().tolist() for leaf in jax.tree.leaves(values)]
 
 
@@ -90,7 +90,7 @@ import dataclasses, json
 import jax
 import numpy as np
 from helpers.loops import FAMILY, make_loop, make_stage
-from metarun import hardware
+from metarun import meshes
 from metarun.training import loop as outer_loop
 from metarun.training.loop import State
 from metarun.training.stage_run import make_memory
@@ -102,10 +102,10 @@ state = State(weights, jax.jit(make_memory(make_loop().optimizer, 1))(weights))
 
 
 def run(devices):
-    mesh = hardware.make_mesh(jax.devices()[:devices], 4, 3, share_tasks=False)
+    mesh = meshes.make_mesh(jax.devices()[:devices], 4, 3, share_tasks=False)
     loop = make_loop()._replace(mesh=mesh)
-    here = hardware.share_out(jax.device_get(state), mesh)
-    program = outer_loop.compile_program(loop, (), hardware.share_out(keys, mesh), here)
+    here = meshes.share_out(jax.device_get(state), mesh)
+    program = outer_loop.compile_program(loop, (), meshes.share_out(keys, mesh), here)
     for first in (0, 2):
         here, metrics, finite = program.run(here, first, 2)
     leaves = [np.asarray(leaf).ravel().tolist() for leaf in jax.tree.leaves(here.weights)]

@@ -10,7 +10,7 @@ import pytest
 
 from helpers import compiled
 from helpers.loops import FAMILY, TRAINING, make_key, make_loop, make_stage, start_state
-from metarun import hardware, losses
+from metarun import losses, meshes
 from metarun.config import Selection, Training, optimizers, schedules
 from metarun.training import loop as outer_loop
 from metarun.training.gradient import make_gradient
@@ -22,8 +22,8 @@ SGD = dataclasses.replace(TRAINING, optimizer=Selection("sgd", optimizers.SGD(le
 def start(loop: Loop, data=()):
     """A compiled program and the state it begins with, on the loop's mesh."""
     key = make_key()
-    data = hardware.replicate(data, loop.mesh)
-    state = hardware.replicate(start_state(loop, data, key), loop.mesh)
+    data = meshes.replicate(data, loop.mesh)
+    state = meshes.replicate(start_state(loop, data, key), loop.mesh)
     return outer_loop.compile_program(loop, data, key, state), state
 
 
@@ -37,7 +37,7 @@ def prepare(training: Training) -> tuple[Program, State]:
 def start_prepared(training: Training = TRAINING) -> tuple[Program, State]:
     """What `start` returns, without another compilation."""
     program, state = prepare(training)
-    return program, hardware.replicate(state, make_loop(training).mesh)
+    return program, meshes.replicate(state, make_loop(training).mesh)
 
 
 @functools.cache

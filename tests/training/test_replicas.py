@@ -260,11 +260,11 @@ import sys
 from pathlib import Path
 import jax
 from helpers.runs import BOTH, train
-from metarun import hardware
+from metarun import meshes
 
 train(Path(sys.argv[1]), BOTH, "accelerator.devices=4")
 for devices in range(1, 5):
-    print(*hardware.make_mesh(jax.devices()[:devices], 4, 2).shape.values())
+    print(*meshes.make_mesh(jax.devices()[:devices], 4, 2).shape.values())
 """
 
 
