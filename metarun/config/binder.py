@@ -1,8 +1,8 @@
 """A plain mapping to frozen dataclasses, by their annotations. The first value that is wrong is refused.
 
 Annotations may be bool, int, float, str, Literal, unions, tuples, dataclasses, `Annotated` with bounds, and
-`Annotated[Selection, Kind(...)]`. An int is a float, a bool is not an int, floats are finite, and a single value
-is a tuple of one.
+`Annotated[Selection, Kind(...)]`. An int is a float, a whole float such as 1e3 is an int, a bool is not an int, floats
+are finite, and a single value is a tuple of one.
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ from metarun.errors import ConfigError
 from metarun.ranges import Bound, describe
 
 T = TypeVar("T")
+LARGEST_WHOLE = 2**53  # above this a float has lost digits of the whole number that was meant
 
 
 def bind(section: type[T], value: Any, origin: Origin, path: str = "", owner: str = "") -> T:
@@ -146,7 +147,17 @@ def _bind_tuple(hint: Any, value: Any, path: str, origin: Origin) -> tuple:
         raise _make_value_error(value, path, origin, describe(hint))
     places = [join(path, index) if value is values else path for index in range(len(values))]
     triples = zip(members, values, places, strict=True)
-    return tuple(_bind_value(member, item, place, origin) for member, item, place in triples)
+    try:
+        return tuple(_bind_value(member, item, place, origin) for member, item, place in triples)
+    except ConfigError:
+        if not _is_bare_list(value):
+            raise
+        raise _make_value_error(value, path, origin, describe(hint)) from None
+
+
+def _is_bare_list(value: Any) -> bool:
+    """Tell whether a text looks like a list without its brackets: 0,1,5."""
+    return isinstance(value, str) and "," in value
 
 
 def _bind_scalar(kind: type, value: Any, path: str, origin: Origin) -> Any:
@@ -156,12 +167,17 @@ def _bind_scalar(kind: type, value: Any, path: str, origin: Origin) -> Any:
         return float(value)
     if kind is not float and type(value) is kind:
         return value
+    if kind is int and type(value) is float and abs(value) <= LARGEST_WHOLE and value.is_integer():
+        return int(value)
     raise _make_value_error(value, path, origin, describe(kind))
 
 
 def _make_value_error(value: Any, path: str, origin: Origin, expected: str) -> ConfigError:
+    remedy = f"give {expected}"
+    if _is_bare_list(value) and "a list" in expected:
+        remedy = f"write [{value}]: {expected}"
     return origin.make_error(
-        path, f"{path or 'the configuration'} cannot be {_format_value(value)}", f"give {expected}"
+        path, f"{path or 'the configuration'} cannot be {_format_value(value)}", remedy
     )
 
 

@@ -48,6 +48,11 @@ class Origin:
             del self.overrides[stale]
         self.overrides[path] = override
 
+    def is_overridden(self, path: str) -> bool:
+        """Tell whether an override has set the value at `path`, or one inside it."""
+        around = any(section in self.overrides for section in climb(path))
+        return around or any(key.startswith(f"{path}.") for key in self.overrides)
+
     def locate(self, path: str) -> str:
         """Return `file:line, key path`, or the override that set the value.
 

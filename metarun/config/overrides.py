@@ -2,27 +2,44 @@
 
 A key is dotted: `training.steps`, `stages.0.training.steps`, or by a list item's name
 `stages.teacher.training.steps`.
+
+A new name in a section drops the options of the old choice, and a warning says which: `model.name=conv4` over a file
+with another model. The options of a group that both choices share stay, such as the learning rate of every optimizer,
+and so do options that an earlier override has set.
 """
 
+import logging
 import re
 from collections.abc import Iterable
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from metarun.config import choices, yaml_file
 from metarun.config import origin as origins
-from metarun.config import yaml_file
 from metarun.config.base_file import EXTENDS
 from metarun.config.origin import Origin, choose, join
 from metarun.errors import ConfigError
 
 KEY = re.compile(rf"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+){{0,{yaml_file.MAX_DEPTH - 1}}}")
+# Options of commands that people write as keys, and how they are written.
+OPTIONS = {
+    **dict.fromkeys(("run_dir", "run-dir", "out", "out_dir", "output", "output_dir"), "--run-dir PLACE"),
+    **dict.fromkeys(("dry_run", "dry-run"), "--dry-run"),
+    "resume": "--resume",
+    "split": "--split SPLIT",
+    "mode": "--mode MODE",
+    "stage": "--stage STAGE",
+}
+
+logger = logging.getLogger("metarun")
 
 
 def apply(tree: DictConfig, overrides: Iterable[str], origin: Origin) -> None:
     """Set each override in `tree`, in order, and record in `origin` where the value came from."""
     for override in overrides:
         key, value = _split(override)
+        _drop_old_options(tree, key.split("."), value, origin, override)
         path = _set(tree, key.split("."), value, override)
         origin.replace(path, override)
 
@@ -38,6 +55,9 @@ def _split(override: str) -> tuple[str, Any]:
         raise _make_error(
             "extends cannot be overridden", override, "write extends: FILE in the configuration"
         )
+    if key in OPTIONS:
+        what = f"{key} is an option of some commands, not a key of the configuration"
+        raise _make_error(what, override, f"write {OPTIONS[key]} if the command has it")
     if not text.strip():
         raise _make_error(
             "there is no value after `=`", override, f"write {key}=VALUE, or {key}=null for none"
@@ -66,6 +86,31 @@ def _set(tree: DictConfig, keys: list[str], value: Any, override: str) -> str:
         raise _make_error(f"{place} is a section", override, remedy)
     node[step] = value
     return join(path, step)
+
+
+def _drop_old_options(
+    tree: DictConfig, keys: list[str], value: Any, origin: Origin, override: str
+) -> None:
+    """Drop the options of another choice from the section whose name an override sets, and say so."""
+    if keys[-1] != "name" or len(keys) < 2 or keys[-2] not in choices.list_kinds():
+        return
+    kind, section, path = keys[-2], tree, ""
+    for key in keys[:-1]:
+        step = _find_step(section, key, path, override)
+        path = join(path, step)
+        if not _is_section(section, step):
+            return
+        section = section[step]
+    old = section.get("name", choices.DEFAULTS.get(kind))
+    shared = {"name", *choices.list_shared_options(kind, old, value)}
+    options = {str(key) for key in section} - shared
+    if old == value or not options:
+        return
+    stale = sorted(key for key in options if not origin.is_overridden(join(path, key)))
+    for key in stale:
+        del section[key]
+    if stale:
+        logger.warning("%s drops %s of %s", override, ", ".join(join(path, key) for key in stale), old)
 
 
 def _find_step(node: DictConfig | ListConfig, key: str, path: str, override: str) -> Any:
