@@ -7,10 +7,14 @@ import dataclasses
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
-from metarun import base, config, errors, plugins
+from metarun import base, config, errors, numbers, outside, plugins
 from metarun.base import PyTree
 from metarun.config import Selection
+from metarun.config.trials import name_number
+from metarun.numbers import Numbers
+from metarun.outside import Code
 from metarun.stages import Stage, config_errors
 
 
@@ -27,6 +31,7 @@ class Tasks(NamedTuple):
 
 def build_stages(run_config: config.RunConfig, problem: base.Problem) -> list[Stage]:
     """Return the stages of a run in their order. Their algorithms are built when they are first asked for."""
+    run_config = config.settle_trials(run_config)
     stages: list[Stage] = []
     places: dict[str, int] = {}  # {stage: the place whose random numbers it draws}
     for index, settings in enumerate(run_config.stages):
@@ -39,9 +44,38 @@ def build_stages(run_config: config.RunConfig, problem: base.Problem) -> list[St
             seed=run_config.seed,
             draws_as=places[settings.name],
             adapted_steps=choose_adapted_steps(run_config, settings),
+            trials=run_config.trials,
+            differing=list_differing(run_config, index),
         )
         stages.append(stage)
     return stages
+
+
+def read_outside_code(run_config: config.RunConfig) -> list[Code]:
+    """Return the code of every plug-in of a run that comes from elsewhere, each once."""
+    selections = [("task", run_config.task)]
+    for stage in run_config.stages:
+        selections += [("model", stage.model), ("algorithm", stage.algorithm)]
+    names = dict.fromkeys((kind, selection.name) for kind, selection in selections)
+    return [outside.read_code(*name) for name in names if plugins.is_outside(*name)]
+
+
+def list_differing(run_config: config.RunConfig, index: int) -> Numbers:
+    """Return {"maml/algorithm.inner_lr": [replica]}: in what the trials of a run differ up to a stage.
+
+    The training of an earlier stage is over, so its numbers do not count.
+    """
+    if run_config.trials is None or run_config.replicas == 1:
+        return {}
+    names = [stage.name for stage in run_config.stages]
+    differing: dict[str, np.ndarray] = {}
+    for number in run_config.trials.numbers:
+        stage, path = name_number(number.path, names)
+        is_earlier = stage in names[:index] and not path.startswith("training.")
+        if stage == names[index] or is_earlier:
+            whole = path.rpartition(".")[2] in numbers.STEPS
+            differing[f"{stage}/{path}"] = np.array(number.values, int if whole else float)
+    return differing
 
 
 def name_axes(run_config: config.RunConfig, settings: config.Stage) -> dict[str, int]:
@@ -64,7 +98,7 @@ def build_tasks(run_config: config.RunConfig, device: jax.Device) -> Tasks:
     family = build_family(run_config.task)
     data = {split: jax.device_put(arrays, device) for split, arrays in family.data.items()}
     selection = select_evaluated(run_config.task, run_config.evaluation)
-    recipe = {"task": selection.name, **list_changed_options(selection.config)}
+    recipe = {"task": plugins.identify("task", selection.name), **list_changed_options(selection.config)}
     same = selection == run_config.task
     return Tasks(family, family if same else build_family(selection)._replace(data={}), data, recipe)
 
@@ -107,7 +141,7 @@ def select_evaluated(selection: Selection, evaluation: config.Evaluation) -> Sel
     for name in changes:
         if not has_option(selection, name):
             raise errors.ConfigError(
-                f"the task {selection.name} has no {name}",
+                f"the task {selection.label} has no {name}",
                 f"evaluation.{name}",
                 f"leave evaluation.{name} out",
             )

@@ -17,13 +17,14 @@ from metarun.figures import run_pictures
 from metarun.hosts.processes import Processes
 from metarun.hosts.transfers import collect
 from metarun.progress import Progress
-from metarun.runs import checkpoints, directory, run_log
+from metarun.runs import code_copies, directory, picture_range, run_log
 from metarun.runs.bystander import Bystander
-from metarun.runs.checkpoints import Checkpoint
 from metarun.runs.directory import RunDirectory
+from metarun.sinks import launch, registry
 from metarun.stages import Stage, Trained
-from metarun.training import cost, optimizer, task_chunks
-from metarun.training.stage_run import Session, StageRun, make_mesh, read_facts
+from metarun.training import cost, optimizer, saved_progress, task_chunks, traceable, trial_memory
+from metarun.training.session import Session
+from metarun.training.stage_run import StageRun, make_mesh
 
 logger = logging.getLogger("metarun")
 
@@ -46,7 +47,8 @@ def train(
       MetarunError: what the user can act on, with its exit code; the run directory says how far it came.
       Stopped: a signal; the state is saved.
     """
-    processes = processes or Processes()
+    processes, run_config = processes or Processes(), config.settle_trials(run_config)
+    registry.refuse_missing(run_config.sinks, errors.ConfigError, "sinks")
     with signals.StopRequest() as stop, processes.together(stop):
         own = hardware.select(run_config.accelerator)
         devices = processes.list_devices(own)
@@ -57,11 +59,17 @@ def train(
         ):
             processes.check_same(describe_alike(run_config, resume), "the config")
             run_config = settle_config(run, run_config)
+            if processes.is_first:
+                code_copies.settle(path, assembly.read_outside_code(run_config))
             names = [f"{device.platform}:{device.id} {device.device_kind}" for device in devices]
             run.write_environment(argv, names)
             progress = progress if processes.is_first else Progress()
             progress.run_opened(str(path), ", ".join(names), run.resumed)
-            with run_log.report_status(run), processes.explain_losses():
+            with (
+                launch.follow(path, run_config.sinks if processes.is_first else ()),
+                run_log.report_status(run),
+                processes.explain_losses(),
+            ):
                 return train_and_measure(run, devices, run_config, progress, stop, processes)
 
 
@@ -86,11 +94,14 @@ def train_and_measure(
         processes,
         run_config.accelerator,
     )
+    if processes.is_first and (known := picture_range.measure_range(tasks.family.data["train"])):
+        picture_range.write(run.path, known)
     processes.meet()  # data may be prepared for minutes, and no collective may wait for them
     stages = task_chunks.replace(stages, processes.share([stage.training.task_chunk for stage in stages]))
     settled = tuple(stage.settings for stage in stages)
     run.write_config(config.to_yaml(dataclasses.replace(run_config, stages=settled)))
-    trained = train_stages(session, stages)
+    with traceable.explain_errors(run_config):
+        trained = train_stages(session, stages)
     result = evaluate(session, stages, trained) if processes.is_first else {}
     run.write_status("done", stages[-1].name, stages[-1].training.steps)
     return result
@@ -100,7 +111,8 @@ def describe_alike(run_config: config.RunConfig, resume: bool) -> str:
     """Return what must be the same in all processes of a run, in lines."""
     accelerator = dataclasses.replace(run_config.accelerator, hosts=config.Hosts())
     text = config.to_yaml(dataclasses.replace(run_config, accelerator=accelerator))
-    return f"resume: {resume}\n{text}"
+    hashes = [f"code: {code.name} {code.digest}" for code in assembly.read_outside_code(run_config)]
+    return "\n".join([f"resume: {resume}", *hashes, text])
 
 
 def settle_config(run: RunDirectory, run_config: config.RunConfig) -> config.RunConfig:
@@ -134,7 +146,9 @@ def assemble(run_config: config.RunConfig, device: jax.Device) -> Assembled:
     """
     tasks = assembly.build_tasks(run_config, device)
     stages = assembly.build_stages(run_config, tasks.family.problem)
-    shapes = trace(run_config.evaluation, tasks, stages)
+    traceable.refuse_constants(stages)
+    with traceable.explain_errors(run_config):
+        shapes = trace(run_config.evaluation, tasks, stages)
     return Assembled(tasks, task_chunks.settle(stages, shapes, tasks, device), shapes)
 
 
@@ -173,67 +187,19 @@ def name_stage(stage: Stage, alone: bool) -> Iterator[None]:
 
 def train_stages(session: Session, stages: list[Stage]) -> dict[str, Trained]:
     """Train every stage in turn, and return what each has learned: at its last step, or at its best validation."""
-    begun = find_progress(session, stages)
+    begun = saved_progress.find(session, stages)
     earlier: dict[str, base.Weights] = {}
     trained: dict[str, Trained] = {}
+    stage_run: StageRun | None = None
     for stage in stages:
-        stage_run = StageRun(session, stage, earlier, begun.get(stage.name))
+        diverged = stage_run.survivors.diverged if stage_run else {}
+        stage_run = StageRun(session, stage, earlier, begun.get(stage.name), diverged)
         weights = jax.device_put(collect(stage_run.train()), session.device)
         earlier = earlier | {stage.name: weights}
-        trained[stage.name] = Trained(stage.training.steps, weights)
+        trained[stage.name] = Trained(stage.training.steps, weights, stage_run.survivors.diverged)
         if session.evaluation.checkpoint == "best":
-            trained[stage.name] = restore_best(session, stage, trained[stage.name])
+            trained[stage.name] = saved_progress.restore_best(session, stage, trained[stage.name])
     return trained
-
-
-def find_progress(session: Session, stages: list[Stage]) -> dict[str, Checkpoint]:
-    """Return the checkpoint that each stage goes on from, and cut metrics.jsonl back to the last of them.
-
-    A stage whose last checkpoint is damaged is trained to its end again, and the stages after it from their start.
-    The first process looks, and tells the others.
-    """
-    begun = look_for_progress(session, stages) if session.processes.is_first else {}
-    heads = {name: (checkpoint.step, checkpoint.best, checkpoint.facts) for name, checkpoint in begun.items()}
-    heads = session.processes.share(heads)
-    if session.processes.is_first:
-        return begun
-    folder = session.run.path / "checkpoints"
-    return {
-        name: Checkpoint(folder / name / str(step), name, step, best, facts, {}, {})
-        for name, (step, best, facts) in heads.items()
-    }
-
-
-def look_for_progress(session: Session, stages: list[Stage]) -> dict[str, Checkpoint]:
-    """Read what `find_progress` returns, on the process that has the run directory."""
-    begun: dict[str, Checkpoint] = {}
-    finished, metrics_bytes = True, 0
-    for stage in stages:
-        with session.run.checkpoints(stage.name, session.checkpoint.keep) as saved:
-            if not finished:
-                saved.clear()
-            elif newest := saved.newest_valid():
-                begun[stage.name], metrics_bytes = newest, read_facts(newest).metrics_bytes
-        finished = stage.name in begun and begun[stage.name].step == stage.training.steps
-    session.run.metrics.truncate(metrics_bytes)
-    return begun
-
-
-def restore_best(session: Session, stage: Stage, last: Trained) -> Trained:
-    """Return the stage at its best validation, or at its last step if none was validated."""
-    with session.run.checkpoints(stage.name, session.checkpoint.keep) as saved:
-        best = saved.best_valid()
-    step = session.processes.share(best.step if best else None)
-    if step is None:
-        return last
-    shapes = jax.eval_shape(lambda: last.weights)
-
-    def read() -> base.Weights:
-        assert best is not None  # the first process has found it
-        return checkpoints.load_weights(best, shapes)
-
-    weights = session.processes.spread(read, shapes)
-    return Trained(step, jax.device_put(weights, session.device))
 
 
 def evaluate(session: Session, stages: list[Stage], trained: dict[str, Trained]) -> dict[str, Any]:
@@ -276,6 +242,17 @@ def describe_dry_run(run_config: config.RunConfig) -> str:
             f"on {make_mesh(stage, devices, run_config.accelerator).size} {devices[0].platform} device(s)"
         )
     return "\n".join(lines)
+
+
+def count_trials_that_fit(run_config: config.RunConfig) -> int:
+    """Return how many of the replicas of a run fit into the memory side by side. Compiles their program.
+
+    Raises:
+      ConfigError: the config cannot be trained.
+    """
+    devices = hardware.select(run_config.accelerator)
+    tasks, stages, _ = assemble(run_config, devices[0])
+    return trial_memory.count_trials_that_fit(run_config, devices, tasks, stages)
 
 
 def measure_cost(run_config: config.RunConfig, progress: Progress) -> list[cost.Cost]:

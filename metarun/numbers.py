@@ -27,6 +27,7 @@ Number = float | jax.Array  # an option, or a traced number in its place
 Numbers = Mapping[str, Any]  # {the path of an option in its section: its value, or an array in its place}
 
 STEPS = ("steps", "every", "warmup_steps")  # whole numbers that no shape depends on
+ZERO = "a zero or null stays a constant"  # why it is no argument
 
 logger = logging.getLogger("metarun")
 
@@ -52,6 +53,19 @@ def collect(section: Any, whole: tuple[str, ...] = ()) -> Numbers:
         if is_number and value and not is_decay:
             found[path] = value
     return found
+
+
+def explain_constant(section: Any, path: str) -> str:
+    """Return why `collect` does not list an option of a dataclass."""
+    options = {found: rest for found, *rest in _walk(section)}
+    if path not in options:
+        return "it is no number"
+    value, is_decay = options[path]
+    if is_decay:
+        return "the decay of a running mean loses digits as an argument"
+    if value is None or (value == 0 and type(value) is not bool):
+        return ZERO
+    return "shapes may depend on a whole number" if type(value) is int else "it is no number"
 
 
 def replace(section: Any, numbers: Numbers) -> Any:

@@ -1,7 +1,7 @@
 """The registry: each file or folder of metarun/tasks is a task family, and so on for models and algorithms.
 
 A plug-in is a file NAME.py, or a folder NAME/ whose `__init__.py` has `Config` and `build`; names that begin with _ are
-helpers of several plug-ins, and no plug-ins.
+helpers of several plug-ins, and no plug-ins. Plug-ins from elsewhere obey the same rules; `metarun.outside` finds them.
 
 Beside these two, a plug-in may have, for the contract tests and for programs that have no data:
 
@@ -28,15 +28,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
+from metarun import errors, outside
 from metarun.ranges import describe
 
 ROOT = Path(__file__).parent
 JAX_FREE = ("metarun.ranges", "metarun.options")  # what a Config may import of metarun
+RULE = "the rule in docs/own-code.md"
 FOLDERS = {"task": ROOT / "tasks", "model": ROOT / "models", "algorithm": ROOT / "algorithms"}
 
 
 class PluginError(Exception):
-    """A plug-in breaks the rules of this module: a bug of metarun, not of the user's config."""
+    """A plug-in breaks the rules of this module: a bug of metarun, if the plug-in is its own."""
 
 
 class Field(NamedTuple):
@@ -49,7 +51,17 @@ class Field(NamedTuple):
 
 
 def list_names(kind: str) -> list[str]:
-    """Return the names of all plug-ins of a kind, sorted."""
+    """Return the names of all plug-ins of a kind, sorted: metarun's own, and what installed packages offer.
+
+    What a package offers by a name of metarun's own is listed by its module.
+    """
+    own = list_own_names(kind)
+    offers = outside.list_offers(kind)
+    return sorted({*own, *(offer.module if name in own else name for name, offer in offers.items())})
+
+
+def list_own_names(kind: str) -> list[str]:
+    """Return the names of metarun's own plug-ins of a kind, sorted."""
     files = FOLDERS[kind].glob("*.py")
     folders = (path.parent for path in FOLDERS[kind].glob("*/__init__.py"))
     return sorted(path.stem for path in (*files, *folders) if not path.stem.startswith("_"))
@@ -61,8 +73,11 @@ def find_source(kind: str, name: str) -> Path:
     Raises:
       PluginError: there is no such plug-in.
     """
-    if name not in list_names(kind):
-        raise PluginError(f"there is no {kind} {name} in {FOLDERS[kind]}")
+    if name not in list_own_names(kind):
+        source = outside.find_source(kind, name)
+        if source is None:
+            raise PluginError(f"there is no {kind} {name} in {FOLDERS[kind]}")
+        return source.path
     file = FOLDERS[kind] / f"{name}.py"
     return file if file.is_file() else FOLDERS[kind] / name / "__init__.py"
 
@@ -77,8 +92,26 @@ def read_summary(kind: str, name: str) -> str:
     return read_docstring(kind, name).partition("\n")[0]
 
 
+def is_outside(kind: str, name: str) -> bool:
+    """Tell whether a plug-in comes from elsewhere."""
+    return name not in list_own_names(kind)
+
+
+def identify(kind: str, name: str) -> str:
+    """Return a name that means the same code on every machine: of an outside plug-in, its label and its hash."""
+    if not is_outside(kind, name):
+        return name
+    return f"{outside.make_label(name)}-{outside.read_code(kind, name).digest[:12]}"
+
+
 def load(kind: str, name: str) -> types.ModuleType:
-    """Import a plug-in, and with it jax."""
+    """Import a plug-in, and with it jax.
+
+    Raises:
+      ConfigError: an outside plug-in cannot be imported.
+    """
+    if is_outside(kind, name):
+        return outside.import_source(kind, name)
     folder = FOLDERS[kind]
     return importlib.import_module(f"{folder.parent.name}.{folder.name}.{name}")
 
@@ -89,14 +122,35 @@ def make_config(kind: str, name: str, twin: Any) -> Any:
 
 
 def read_config_class(kind: str, name: str) -> type:
-    """Return the twin of a plug-in's `Config`, without importing the plug-in; the same class at every call."""
-    return _make_twin(find_source(kind, name), _read_source(kind, name))
+    """Return the twin of a plug-in's `Config`, without importing the plug-in; the same class at every call.
+
+    Raises:
+      ConfigError: an outside plug-in breaks the rules of this module.
+    """
+    path, source = find_source(kind, name), _read_source(kind, name)
+    if not is_outside(kind, name):
+        return _make_twin(path, source)
+    try:
+        if "build" not in {bound for statement in ast.parse(source).body for bound in _list_bound(statement)}:
+            raise PluginError(f"there is no function build in {path}")
+        return _make_twin(path, source)
+    except SyntaxError as error:
+        what, place = f"this is not Python: {error.msg}", f"{path}:{error.lineno}"
+        raise errors.ConfigError(what, place, "mend the line") from None
+    except Exception as error:
+        what = str(error) if isinstance(error, PluginError) else f"the Config cannot be read: {error}"
+        remedy = f"compare it with what `metarun init {kind} NAME` writes"
+        raise errors.ConfigError(what.splitlines()[0], str(path), remedy) from error
 
 
 def list_fields(kind: str, name: str) -> list[Field]:
     """Return the options of a plug-in: those of shared groups first, then its own in the order of its source."""
-    config = read_config_class(kind, name)
-    hints, comments = get_type_hints(config, include_extras=True), _read_comments(config)
+    return describe_fields(read_config_class(kind, name))
+
+
+def describe_fields(config: type) -> list[Field]:
+    """Return the fields of a dataclass, for people to read."""
+    hints, comments = get_type_hints(config, include_extras=True), read_comments(config)
     return [
         Field(field.name, describe(hints[field.name]), get_default(field), comments.get(field.name, ""))
         for field in dataclasses.fields(config)
@@ -111,7 +165,7 @@ def get_default(field: dataclasses.Field) -> Any:
 
 
 def _read_source(kind: str, name: str) -> str:
-    return find_source(kind, name).read_text("utf-8")
+    return outside.read_source(find_source(kind, name)).decode("utf-8")
 
 
 def _rebuild(module: types.ModuleType, value: Any) -> Any:
@@ -153,7 +207,7 @@ def _select_needed(tree: ast.Module, path: Path) -> list[ast.stmt]:
         if statement is None and hasattr(builtins, name):
             continue
         if statement is None or not _may_run(statement):
-            raise PluginError(f"the Config of {path} needs {name}: see the rule in metarun/plugins.py")
+            raise PluginError(f"the Config of {path} needs {name}: see {RULE}")
         if statement not in kept:
             kept.append(statement)
             waiting += _list_free(statement)
@@ -193,7 +247,7 @@ def _list_free(statement: ast.stmt) -> list[str]:
     return [name for name in used if name not in stored | arguments]
 
 
-def _read_comments(config: type) -> dict[str, str]:
+def read_comments(config: type) -> dict[str, str]:
     """Return the comment of every field of `config` and its bases that has one."""
     comments: dict[str, str] = {}
     for cls in reversed(config.__mro__[:-1]):

@@ -7,7 +7,7 @@ always passes the support as `reference`, and a transductive model does not look
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -27,11 +27,21 @@ START, STEPS, MEMBERS = range(3)  # what is folded into the key of a stage, for 
 Position = dict[str, int]
 
 
+class Divergence(NamedTuple):
+    """The step at which a trial was not finite."""
+
+    stage: str
+    step: int  # 0: it began so
+
+
 class Trained(NamedTuple):
     """What a stage has learned, and after how many steps."""
 
     step: int
     weights: base.Weights
+    diverged: Mapping[
+        int, Divergence
+    ] = {}  # trials, by their replica, that have the weights of an earlier step
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,6 +52,9 @@ class Stage:
     Replica r is the single run with the seed `seed + r`; a member differs from the others in its random keys alone.
     Weights, metrics and values have one leading axis for each of the two that the config asks for, in the order
     [replica, member], and no axis for the other.
+
+    Trials are replicas that differ in numbers, too: replica r is the single run with the seed and the numbers of
+    trial r. The settings have the numbers of trial 0.
     """
 
     settings: config.Stage
@@ -53,6 +66,14 @@ class Stage:
     adapted_steps: int | None  # inner steps of the adapted learner; None: the algorithm has no inner steps
     # Numbers in place of those in the settings of this stage and of the earlier ones; see `take_numbers`.
     replaced: Numbers = dataclasses.field(default_factory=dict)
+    trials: config.Trials | None = None  # what the replicas differ in; None: in their seeds, seed + r
+    # {as in `list_numbers`: [replica]}: the numbers of this stage and of the earlier ones that the trials differ in.
+    differing: Numbers = dataclasses.field(default_factory=dict)
+
+    @property
+    def has_trials(self) -> bool:
+        """Whether the replicas are trials: one that diverges does not end the others."""
+        return self.trials is not None and "replica" in self.axes
 
     @property
     def name(self) -> str:
@@ -83,7 +104,8 @@ class Stage:
     def list_numbers(self) -> Numbers:
         """Return the numbers that a program of this stage may take as arguments: {"maml/algorithm.inner_lr": 0.01}.
 
-        They are those of its algorithm, its model and its training, and of the algorithms and models before it.
+        They are those of its algorithm, its model and its training, and of the algorithms and models before it. Those
+        in which trials differ are not among them; see `differing`.
         """
         sections = {"algorithm": self.settings.algorithm, "model": self.settings.model}
         own = {name: numbers.collect(section) for name, section in sections.items()}
@@ -95,14 +117,17 @@ class Stage:
             listed |= numbers.prefix(before.name, kept, "/")
         for name, found in own.items():
             listed |= numbers.prefix(self.name, numbers.prefix(name, found), "/")
-        return listed
+        return {path: value for path, value in listed.items() if path not in self.differing}
 
     def take_numbers(self, replaced: Numbers) -> "Stage":
-        """Return this stage with other numbers in the places that `list_numbers` names. They may be traced."""
+        """Return this stage with other numbers in the places that `list_numbers` names. They may be traced.
+
+        Numbers that it has taken before stay where these have no other.
+        """
         if not replaced:
             return self
         earlier = tuple(before.take_numbers(replaced) for before in self.earlier)
-        return dataclasses.replace(self, earlier=earlier, replaced=replaced)
+        return dataclasses.replace(self, earlier=earlier, replaced={**self.replaced, **replaced})
 
     def replace_numbers(self, name: str, section: Any) -> Any:
         """Return a section of the settings, or one derived from it, with the numbers that the stage has taken."""
@@ -148,6 +173,8 @@ class Stage:
 
     def list_seeds(self) -> UInt32[np.ndarray, "replica"]:
         """Return the seed of each replica; without replicas there is one, that of the run."""
+        if self.trials is not None:
+            return np.array(self.trials.seeds, np.uint32)
         return (self.seed + np.arange(self.axes.get("replica", 1), dtype=np.uint64)).astype(np.uint32)
 
     def make_keys(self, seeds: UInt32[Array | np.ndarray, "replica"] | None = None) -> Key[Array, "..."]:
@@ -172,20 +199,25 @@ class Stage:
         keys: Array = jax.jit(make)(self.list_seeds() if seeds is None else seeds)
         return keys
 
-    def make_start(self, sample: Callable) -> Callable:
+    def make_start(self, sample: Callable, differing: Numbers | None = None) -> Callable:
         """Make (data[train], keys [replica, member], earlier) -> the weights before the first step.
 
         The weights of earlier stages have the replica axis, too. A member axis among their leading axes is their own:
         every member of this stage sees all members of those.
+
+        Args:
+          differing: like the stage's own, perhaps traced; None: those.
         """
-        start = functools.partial(
-            _start_learner, self.build_algorithm(), sample, self.training.tasks_per_step
-        )
+
+        def start(own: Numbers, data, key, earlier) -> base.Weights:
+            algorithm = self.take_numbers(own).build_algorithm()
+            return _start_learner(algorithm, sample, self.training.tasks_per_step, data, key, earlier)
+
         if "member" in self.axes:
-            start = jax.vmap(start, in_axes=(None, 0, None))
+            start = jax.vmap(start, in_axes=(None, None, 0, None))
         if "replica" in self.axes:
-            start = jax.vmap(start, in_axes=(None, 0, 0))
-        return start
+            start = jax.vmap(start, in_axes=(0, None, 0, 0))
+        return functools.partial(start, self.differing if differing is None else differing)
 
     def trace_weights(self, sample: Callable, data: PyTree, earlier: dict[str, base.Weights]) -> base.Weights:
         """Return the shapes and dtypes of the stage's weights. Computes nothing.

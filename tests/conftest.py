@@ -96,6 +96,17 @@ def own_place(tmp_path, monkeypatch) -> Iterator[None]:
         logger.handlers, logger.propagate = handlers, propagate
 
 
+@pytest.fixture
+def warnings_of_metarun() -> Iterator[list[str]]:
+    """What is logged as a warning, whether or not the command line has turned off propagation before."""
+    messages: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logging.getLogger("metarun").addHandler(handler)
+    yield messages
+    logging.getLogger("metarun").removeHandler(handler)
+
+
 @pytest.fixture(scope="session")
 def single(tmp_path_factory) -> Path:
     """The finished run of `runs.SINGLE`, of one stage. No test changes it."""

@@ -65,7 +65,7 @@ def test_the_log_says_when_each_stage_began_and_ended(several):
 
 
 def test_every_step_and_every_validation_has_one_line_in_order(several):
-    rows = metrics.read(several / "metrics.jsonl")
+    rows = [row for row in metrics.read(several / "metrics.jsonl") if row["split"] != metrics.SPEED]
     assert [(row["stage"], row["split"], row["step"]) for row in rows] == [
         (stage, split, step)
         for stage in ("first", "second")
@@ -251,8 +251,7 @@ def test_what_a_later_stage_cannot_do_is_refused_before_the_first_is_trained(tmp
     with pytest.raises(errors.ConfigError) as refused:
         train(tmp_path / "run", text)
     assert refused.value.where == f"stage third: {where}"
-    assert not list((tmp_path / "run").glob("checkpoints/*/*"))
-    assert read_json(tmp_path / "run/status.json")["step"] is None
+    assert not (tmp_path / "run").exists()  # nothing was begun
 
 
 def test_an_evaluation_that_cannot_be_is_refused_before_training(tmp_path, monkeypatch):

@@ -17,15 +17,17 @@ MODULES = {name.removesuffix("__init__").rstrip("."): path for name, path in FIL
 # The parts of metarun, floor by floor from the ground. A part imports only from floors below its own.
 FLOORS = (
     ("base", "errors", "folders", "gpu_settings", "large_pages", "progress", "ranges", "signals"),
+    ("outside",),
     ("data", "losses", "numbers", "options", "plugins", "runs", "trees"),
     ("blocks", "config"),
     ("algorithms", "models", "tasks"),
-    ("hardware", "meshes", "hosts", "stages"),
+    ("hardware", "meshes", "hosts", "sinks", "stages"),
     ("assembly",),
     ("evaluation",),
     ("finished", "training"),
-    ("figures",),
-    ("experiment",),
+    ("figures", "reports"),
+    ("experiment", "testing"),
+    ("sweeps",),
     ("cli",),
     ("", "__main__"),
 )
@@ -40,14 +42,16 @@ NARROW = {
     "losses": {"base"},
     "numbers": {"errors", "ranges"},
     "options": {"ranges"},
-    "plugins": {"ranges"},
+    "outside": {"errors"},
+    "plugins": {"errors", "outside", "ranges"},
     "trees": {"base"},
-    "config": {"errors", "options", "plugins", "ranges"},
+    "config": {"errors", "options", "outside", "plugins", "ranges"},
     "data": {"errors", "folders"},
     "models": {"base", "errors", "options", "ranges", "trees"},
     "blocks": {"base", "errors", "losses", "options", "ranges", "trees"},
-    "runs": {"base", "errors", "folders", "signals"},
+    "runs": {"base", "errors", "folders", "outside", "signals"},
     "tasks": {"base", "data", "errors", "folders", "losses", "options", "ranges", "trees"},
+    "sinks": {"config", "errors", "runs"},
     "algorithms": {"base", "blocks", "errors", "losses", "options", "ranges", "trees"},
 }
 # Only these parts import these packages.
@@ -58,10 +62,16 @@ OWNERS = {
     "typer": {"cli"},
     "rich": {"cli"},
     "orbax": {"runs"},
-    "matplotlib": {"figures"},  # a task family draws on the figure that it is handed
+    "jinja2": {"reports"},
+    "bokeh": {"reports"},
+    "matplotlib": {"figures", "testing"},  # a task family draws on the figure that it is handed
     "pooch": {"data"},
     "sentencepiece": {"data"},
     "sacrebleu": {"tasks"},
+    "optuna": {"sweeps"},
+    "tensorboardX": {"sinks"},
+    "wandb": {"sinks"},
+    "mlflow": {"sinks"},
 }
 
 

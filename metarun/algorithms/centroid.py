@@ -10,7 +10,8 @@ logits of a query are −‖f(x) − c_k‖². Before that the features become (
 Deviation: m is the mean over the episodes of the stage's first step (`tasks_per_step` of them), not over the whole
 training split.
 
-The stage has nothing to train: give it `training: {steps: 1, tasks_per_step: 32}`.
+The stage has nothing to train, and needs no `training`: the mean of features is over 32 training tasks, or over
+`training: {tasks_per_step: …}`.
 """
 
 from dataclasses import dataclass
@@ -31,6 +32,11 @@ class Config:
     pretrained: str = "pretrain"  # name of the earlier stage whose features are used
     # What happens to the features first: nothing, length 1, or the training mean taken off and then length 1.
     transform: Literal["none", "unit", "centred_unit"] = "centred_unit"
+
+    @property
+    def trains_nothing(self) -> bool:
+        """Whether a stage has nothing to train, and so needs no `training`."""
+        return True
 
 
 class Learner(NamedTuple):

@@ -5,8 +5,8 @@ the loss of the whole support. In a regression the last layer is the pre-trained
 anew, at zero, with one output for each way. `adapts: head` leaves φ as it is ("Baseline" of Chen et al. 2019, arXiv
 1904.04232), `adapts: all` does not (Yosinski et al. 2014, 1411.1792). With 0 steps nothing is adapted.
 
-The stage has nothing to train: give it `training: {steps: 1, tasks_per_step: 1}`. Its loss is the query loss after
-adaptation, without a gradient.
+The stage has nothing to train, and needs no `training`. Its loss is the query loss after adaptation, without a
+gradient.
 
 Deviation: every step sees the whole support, where Chen et al. draw batches of 4.
 """
@@ -43,6 +43,11 @@ class Config(InnerSteps):
     # The optimizer whose direction the step size multiplies; moments 0.9, 0.999.
     inner_optimizer: Literal["sgd", "momentum", "rmsprop", "adam", "adam_without_momentum"] = "momentum"
     loop: Literal["scan", "unroll"] = "scan"  # of the inner steps: scan compiles faster, unroll runs faster
+
+    @property
+    def trains_nothing(self) -> bool:
+        """Whether a stage has nothing to train, and so needs no `training`."""
+        return True
 
 
 class Learner(NamedTuple):

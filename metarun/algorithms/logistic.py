@@ -7,7 +7,7 @@ On the features f_i of the support, from the body of the stage `pretrained`,
 by L-BFGS until no entry of the gradient is above `tolerance`. `strength` is 1/C of scikit-learn. Tian et al. 2020,
 arXiv 2003.11539, find it as good as meta-learning; they too divide features by their norm (`unit_length`).
 
-The stage has nothing to train: give it `training: {steps: 1, tasks_per_step: 1}`.
+The stage has nothing to train, and needs no `training`.
 """
 
 from dataclasses import dataclass
@@ -33,6 +33,11 @@ class Config:
     unit_length: bool = True  # divide the features of each example by their norm
     tolerance: Annotated[float, Above(0)] = 1e-4  # largest entry of the gradient at the solution
     limit: Annotated[int, AtLeast(1)] = 200  # most steps of L-BFGS
+
+    @property
+    def trains_nothing(self) -> bool:
+        """Whether a stage has nothing to train, and so needs no `training`."""
+        return True
 
 
 class Learner(NamedTuple):

@@ -9,6 +9,11 @@ from metarun.cli.application import application
 def main() -> None:
     """Run the command that argv names, and exit with its code; no traceback reaches the user."""
     try:
-        application(standalone_mode=True)
+        try:
+            application(standalone_mode=True)
+        finally:
+            failures.flush_output()
     except Exception as error:
+        if isinstance(error, OSError):
+            failures.drop_output()
         sys.exit(failures.report(error))

@@ -13,9 +13,15 @@ from metarun.cli import (
     doctor,
     embed,
     evaluate,
+    init,
     online,
     plugin_list,
     predict,
+    report,
+    runs,
+    schema_export,
+    sweep,
+    sync,
     table,
     train,
 )
@@ -23,13 +29,18 @@ from metarun.cli import (
 # Every command: its name, and the function that typer reads its arguments and its help from.
 COMMANDS: dict[str, Callable] = {
     "train": train.train,
+    "sweep": sweep.sweep,
     "eval": evaluate.evaluate,
     "predict": predict.predict,
     "embed": embed.embed,
     "online": online.online,
     "compare": compare.compare,
     "table": table.table,
+    "report": report.report,
+    "sync": sync.sync,
     "list": plugin_list.list_plugins,
+    "init": init.init,
+    "schema": schema_export.print_schema,
     "doctor": doctor.doctor,
 }
 
@@ -37,13 +48,13 @@ application = typer.Typer(
     name="metarun",
     help="Meta-learning experiments from a YAML file: train, evaluate, compare.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for name, command in COMMANDS.items():
     application.command(name)(command)
+application.add_typer(runs.application, name="runs")
 application.add_typer(data_commands.application, name="data")
 
 

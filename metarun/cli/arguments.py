@@ -5,20 +5,46 @@ from typing import Annotated
 
 import typer
 
+from metarun.cli import completion
+
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as training.steps=100.")
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Overrides, such as training.steps=100.",
+        autocompletion=completion.complete_key,
+    ),
 ]
 EvaluationOverrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Overrides of the evaluation, such as evaluation.shots=5."),
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Overrides of the sections evaluation and accelerator, such as evaluation.shots=5.",
+        autocompletion=completion.complete_measured_key,
+    ),
 ]
 RunPath = Annotated[
-    Path, typer.Argument(metavar="RUN_OR_CHECKPOINT", help="A run, or RUN/checkpoints/STAGE/STEP.")
+    Path,
+    typer.Argument(
+        metavar="RUN_OR_CHECKPOINT",
+        help="A run by path, name, unique beginning or `latest`; or RUN/checkpoints/STAGE/STEP.",
+        autocompletion=completion.complete_run,
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Split = Annotated[str | None, typer.Option(help="train, validation or test. Default: as evaluated.")]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        help="train, validation or test. Default: as evaluated.",
+        autocompletion=completion.complete_word("train", "validation", "test"),
+    ),
+]
 Mode = Annotated[
-    str | None, typer.Option(help="inductive or transductive. Default: the first one of the evaluation.")
+    str | None,
+    typer.Option(
+        help="inductive or transductive. Default: the first one of the evaluation.",
+        autocompletion=completion.complete_word("inductive", "transductive"),
+    ),
 ]
 Stage = Annotated[str | None, typer.Option(help="Default: the last one.")]
 Plot = Annotated[Path | None, typer.Option(help="Write a picture as PNG.")]

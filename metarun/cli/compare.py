@@ -7,14 +7,22 @@ from typing import Annotated, Any
 import typer
 
 from metarun import errors
+from metarun.cli import completion
 from metarun.cli.arguments import Json, Plot
-from metarun.cli.text_tables import align, format_count, format_mean
+from metarun.cli.text_tables import align, format_count, format_mean, print_either
 
 RANGES = 8  # of numbers in a cell; all of them are in the JSON
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Finished runs; every stage counts.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...",
+            help="Finished runs, by path, name or `latest`; every stage counts.",
+            autocompletion=completion.complete_run,
+        ),
+    ],
     mode: Annotated[
         str | None, typer.Option(help="inductive or transductive. Default: the first one of the first run.")
     ] = None,
@@ -35,12 +43,11 @@ def compare(
     mode, and beside each point of the first run the steps after which every other run is at least as good. The curves
     are there for runs with `evaluation.inner_steps`; a run without inner steps is a level.
     """
-    from metarun.runs import directory
+    from metarun.runs import catalogue
 
-    for run in runs:
-        directory.read_config(run)
+    paths = [catalogue.resolve(run) for run in runs]
     if not steps_curve:
-        rank(runs, mode, learner, metric, as_json, plot)
+        rank(paths, mode, learner, metric, as_json, plot)
         return
     if mode is not None or learner != "adapted":
         raise errors.UsageError(
@@ -48,7 +55,7 @@ def compare(
             "metarun compare --steps-curve",
             "leave --mode and --learner out",
         )
-    show_curves(runs, metric, as_json, plot)
+    show_curves(paths, metric, as_json, plot)
 
 
 def rank(
@@ -57,13 +64,9 @@ def rank(
     """Compare runs by one learner of each stage."""
     from metarun.figures import comparison_plot
     from metarun.finished import comparison
-    from metarun.runs import strict_json
 
     compared = comparison.compare(runs, comparison.Choice(mode, learner, metric))
-    if as_json:
-        typer.echo(strict_json.encode(compared))
-    else:
-        print_comparison(compared)
+    print_either(compared, as_json, print_comparison)
     if plot is not None:
         comparison_plot.write_comparison(plot, compared)
 
@@ -72,14 +75,10 @@ def show_curves(runs: list[Path], metric: str | None, as_json: bool, plot: Path 
     """Compare runs by their adaptation curves."""
     from metarun.figures import steps_plot
     from metarun.finished import adaptation
-    from metarun.runs import strict_json
 
     curves = adaptation.read_curves(runs, metric)
     described = adaptation.describe(curves)
-    if as_json:
-        typer.echo(strict_json.encode(described))
-    else:
-        print_curves(described)
+    print_either(described, as_json, print_curves)
     if plot is not None:
         steps_plot.write_curves(plot, curves)
 
@@ -102,20 +101,22 @@ def print_comparison(comparison: dict[str, Any]) -> None:
     earlier = any(entry["cost"]["earlier_seconds"] for entry in comparison["ranking"])
     header = ["", "learner", comparison["metric"], "minus the best", "close to", "steps", "seconds"]
     header += ["before"] * earlier + ["parameters", "state"]
-    pairs = zip(comparison["ranking"], group_alike(comparison), strict=True)
-    rows = [make_row(number, *pair, earlier) for number, pair in enumerate(pairs, start=1)]
+    entries = zip(comparison["ranking"], group_alike(comparison), strict=True)
+    rows = [make_row(number, *entry, earlier) for number, entry in enumerate(entries, start=1)]
     typer.echo(align([header, *rows]))
     if comparison["left_out"]:
         typer.echo(f"left out, as it has no such learner: {', '.join(comparison['left_out'])}")
     episodes = comparison["episodes"]
     seeded = any("seeds" in entry for entry in comparison["ranking"])
     better = "higher" if comparison["higher_is_better"] else "lower"
+    pairs = len(comparison["differences"])
     typer.echo(
         f"{comparison['metric']}: {better} is better; {comparison['mode']}, {comparison['learner']}; "
         f"{episodes['count']} {episodes['split']} episodes ({episodes['hash']}), "
         "mean ± 95 % confidence interval, differences by pairs"
         f"{'; in brackets the interval over the seeds of the run' * seeded}\n"
-        "close to: the learners that it cannot be told apart from, as the interval of the difference has zero in it"
+        "close to: the learners that it cannot be told apart from, by paired tests at 5 %, corrected for "
+        f"{pairs} pair{'s' * (pairs != 1)} (Holm)"
     )
 
 
@@ -124,10 +125,12 @@ def group_alike(comparison: dict[str, Any]) -> list[list[int]]:
 
     A learner that is not finite has none.
     """
+    from metarun.finished.pairwise import LEVEL
+
     pairs = itertools.combinations(range(len(comparison["ranking"])), 2)  # the order of the differences
     others: list[list[int]] = [[] for _ in comparison["ranking"]]
     for (left, right), difference in zip(pairs, comparison["differences"], strict=True):
-        if abs(difference["mean"]) <= difference["ci95"]:
+        if difference["p_holm"] >= LEVEL:
             others[left].append(right + 1)
             others[right].append(left + 1)
     return [sorted(numbers) for numbers in others]

@@ -11,7 +11,6 @@ import typer
 import metarun
 from metarun import errors, folders
 from metarun.cli import text_tables
-from metarun.progress import Progress
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 SMOKE = """
@@ -96,10 +95,12 @@ def list_devices() -> list[list[str]]:
 def run_smoke_test() -> list[str]:
     """Take ten steps of MAML on the sinusoid, saved and measured, in a folder that is removed again."""
     from metarun import config, experiment
+    from metarun.cli import progress_display
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "smoke.yaml"
         file.write_text(SMOKE)
         started = time.perf_counter()
-        experiment.train(config.load(file), Path(folder) / "run", False, ["doctor"], Progress())
+        with progress_display.show_preparation() as progress:
+            experiment.train(config.load(file), Path(folder) / "run", False, ["doctor"], progress)
         return ["smoke run", f"10 steps in {time.perf_counter() - started:.1f} s, compilation included"]

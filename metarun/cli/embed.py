@@ -8,7 +8,7 @@ import typer
 from metarun.cli.arguments import EvaluationOverrides, Json, RunPath, Split
 
 if TYPE_CHECKING:
-    from metarun.finished.finished_run import FinishedRun
+    from metarun.finished.opened_run import OpenedRun
     from metarun.finished.task_vectors import EmbeddedRun
 
 
@@ -36,26 +36,25 @@ def embed(
 
     It writes files and pictures, and says how often the nearest task shares a fact, such as the kind of task.
     """
+    from metarun.cli import progress_display, text_tables
     from metarun.finished.finished_run import find_run
-    from metarun.runs import strict_json
 
     finished = find_run(run, overrides or [], stage=stage, split=split)
     from metarun.figures import vector_map
-    from metarun.finished import embedding_files, task_vectors
+    from metarun.finished import embedding_files, opened_run, task_vectors
 
     refuse_distance(distance)
-    embedded = task_vectors.embed(finished, tasks)
+    with progress_display.show_preparation():
+        opened = opened_run.open_run(finished)
+        embedded = task_vectors.embed(opened, tasks)
     report = make_report(embedded, distance)
     if support is not None:
-        report |= find_neighbours(run, finished, embedded, support, nearest, distance)
+        report |= find_neighbours(opened, embedded, support, nearest, distance)
     folder = out or embedded.path / "embeddings"
     paths = embedding_files.write_files(embedded, report, folder)
     paths += vector_map.write_maps(embedded, folder, tsne)
     report |= {"files": [str(path) for path in paths]}
-    if as_json:
-        typer.echo(strict_json.encode(report))
-    else:
-        print_report(report)
+    text_tables.print_either(report, as_json, print_report)
 
 
 def refuse_distance(distance: str) -> None:
@@ -88,8 +87,7 @@ def make_report(embedded: "EmbeddedRun", distance: str) -> dict[str, Any]:
 
 
 def find_neighbours(
-    path: Path,
-    run: "FinishedRun",
+    run: "OpenedRun",
     embedded: "EmbeddedRun",
     support: Path,
     count: int,
@@ -105,7 +103,7 @@ def find_neighbours(
     from metarun import errors
     from metarun.finished import embedding_files, own_support, prediction, retrieval
 
-    trained = prediction.TrainedRun.open(run._replace(stage=embedded.stage))
+    trained = prediction.TrainedRun.take_first(run)
     learner: Any = trained.adapt(own_support.read_support(trained, support).examples).state
     vector = np.asarray(learner.embedding)
     if not np.isfinite(vector).all():

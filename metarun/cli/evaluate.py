@@ -18,14 +18,10 @@ def evaluate(
     from metarun.cli import progress_display, text_tables
     from metarun.data import observers
     from metarun.finished.finished_run import find_run
-    from metarun.runs import strict_json
 
     finished = find_run(run, overrides or [], stage=stage, split=split)
     from metarun.finished import remeasurement
 
     with progress_display.show_progress() as progress, observers.report_to(progress.preparing):
         result = remeasurement.measure(finished, progress)
-    if as_json:
-        typer.echo(strict_json.encode(result))
-    else:
-        text_tables.print_result(result)
+    text_tables.print_either(result, as_json, text_tables.print_result)

@@ -1,27 +1,59 @@
 """From an exception to three lines on stderr and an exit code."""
 
+import contextlib
+import errno
 import os
 import signal
 import sys
 import traceback
 
-from metarun import errors
+from metarun import errors, outside
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 NO_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "Out of memory")
 
 
 def report(error: BaseException) -> int:
     """Print what the user needs to know of the error, and return the exit code for it."""
     if code := getattr(error, "exit_code", None) if not isinstance(error, errors.MetarunError) else None:
-        print(f"stopped by {error}; the state is saved: go on with --resume", file=sys.stderr)
+        print(f"stopped by {error}; the state is saved: go on with {find_way_on(error)}", file=sys.stderr)
         return code
     if isinstance(error, KeyboardInterrupt):
         return 128 + signal.SIGINT
     explanation = explain(error)
-    if os.environ.get("METARUN_DEBUG"):
-        traceback.print_exception(error)
-    print(explanation, file=sys.stderr)
+    with contextlib.suppress(OSError):  # nothing can be said where stderr takes nothing either
+        if os.environ.get("METARUN_DEBUG"):
+            traceback.print_exception(error)
+        print(explanation, file=sys.stderr)
     return explanation.exit_code
+
+
+def find_way_on(error: BaseException) -> str:
+    """Return the command that goes on with a stopped run, which `metarun train` has noted."""
+    notes: list[str] = getattr(error, "__notes__", [])
+    return notes[-1] if notes else "--resume"
+
+
+def flush_output() -> None:
+    """Write what stdout holds back. After an error drop it, so that Python does not try again when it ends.
+
+    Raises:
+      OSError: stdout takes no more, such as on a full disk.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        drop_output()
+        if error.errno != errno.EPIPE:  # a reader that has left, such as `head`, wants no more
+            raise
+
+
+def drop_output() -> None:
+    """Send to nowhere what stdout holds back, and all that follows."""
+    with contextlib.suppress(OSError, ValueError):  # a stand-in of stdout has no number
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def explain(error: BaseException) -> errors.MetarunError:
@@ -29,12 +61,19 @@ def explain(error: BaseException) -> errors.MetarunError:
     if isinstance(error, errors.MetarunError):
         return error
     text = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+    if isinstance(error, OSError) and error.errno in FULL:
+        what = f"what was asked for cannot be written: {error.strerror}"
+        where = str(error.filename or "the standard output")
+        return errors.StorageError(what, where, "free some space, or write the output to another place")
     if isinstance(error, MemoryError) or any(sign in str(error) for sign in NO_MEMORY):
         return errors.AcceleratorError(
             f"the accelerator has too little memory: {text}",
             "the compiled step",
             "set training.task_chunk to a divisor of tasks_per_step, or algorithm.rematerialise=true",
         )
+    if place := outside.find_place(error):
+        what, remedy = f"a plug-in from elsewhere fails: {text}", "METARUN_DEBUG=1 shows the traceback"
+        return errors.ConfigError(what, place, remedy)
     frames = traceback.extract_tb(error.__traceback__)
     where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "unknown"
     return errors.MetarunError(

@@ -24,18 +24,16 @@ def online(
     plot: Plot = None,
 ) -> None:
     """Follow tasks that drift, and measure who keeps up. Writes nothing to the run."""
+    from metarun.cli import progress_display, text_tables
     from metarun.finished.finished_run import find_run
-    from metarun.runs import strict_json
 
     finished = find_run(run, overrides or [], stage=stage, split=split, mode=mode)
     from metarun.figures import drift_plot
     from metarun.finished import drift
 
-    measured = drift.measure(finished, drift.Stream(times, speed))
-    if as_json:
-        typer.echo(strict_json.encode(measured))
-    else:
-        print_drift(measured)
+    with progress_display.show_preparation():
+        measured = drift.measure(finished, drift.Stream(times, speed))
+    text_tables.print_either(measured, as_json, print_drift)
     if plot is not None:
         drift_plot.write_drift(plot, measured)
 

@@ -1,15 +1,14 @@
 """`metarun list`."""
 
 import difflib
-import json
 import re
-from dataclasses import MISSING
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from metarun import errors, plugins
-from metarun.cli.text_tables import align, format_markdown_table
+from metarun import errors, outside, plugins
+from metarun.cli import completion
+from metarun.cli.text_tables import align, format_default, format_markdown_table
 
 TITLES = {"task": "Task families", "model": "Models", "algorithm": "Algorithms"}
 ARXIV = re.compile(r"\b\d{4}\.\d{5}\b")  # an identifier such as 1703.03400
@@ -23,7 +22,13 @@ it differs from the papers. Several methods are one algorithm with other options
 
 
 def list_plugins(
-    name: Annotated[str | None, typer.Argument(help="Show the options of one of them.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="Show the options of one of them, a file or module too; `configs`: all configs.",
+            autocompletion=completion.complete_name,
+        ),
+    ] = None,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print docs/algorithms.md: every algorithm, with its options.")
     ] = False,
@@ -37,6 +42,8 @@ def list_plugins(
         )
     if markdown:
         typer.echo(format_page(), nl=False)
+    elif name == "configs":
+        print_configs()
     elif name:
         print_options(name)
     else:
@@ -44,13 +51,35 @@ def list_plugins(
 
 
 def print_plugins() -> None:
-    """Print every plug-in with the first line of its docstring."""
+    """Print every plug-in with the first line of its docstring, and what else has a name."""
+    from metarun.cli import glossary
+
     for kind, title in TITLES.items():
         typer.echo(f"{title}:")
-        typer.echo(
-            align(["  " + name, plugins.read_summary(kind, name)] for name in plugins.list_names(kind))
-        )
-    typer.echo("\n`metarun list NAME` shows the options of one of them.")
+        typer.echo(align(["  " + name, summarise(kind, name)] for name in plugins.list_names(kind)))
+    glossary.print_names()
+    typer.echo("\n`metarun list NAME` shows the options of one of them, `metarun list configs` all configs.")
+
+
+def summarise(kind: str, name: str) -> str:
+    """Return the first line about a plug-in; of one from elsewhere its package, too, and what is wrong with it."""
+    if not plugins.is_outside(kind, name):
+        return plugins.read_summary(kind, name)
+    try:
+        plugins.read_config_class(kind, name)
+        summary = plugins.read_summary(kind, name)
+    except (errors.ConfigError, plugins.PluginError) as error:
+        summary = f"cannot be used: {getattr(error, 'what', error)}"
+    package = outside.find_package(kind, name)
+    return f"{summary} [{package}]" if package else summary
+
+
+def print_configs() -> None:
+    """Print the configs that come with metarun, each with the first line of its header."""
+    from metarun.config import shipped
+
+    typer.echo(align([name, shipped.read_summary(name)] for name in shipped.list_names()))
+    typer.echo("\n`metarun train NAME` trains one of them, `metarun init NAME` copies it here.")
 
 
 def print_options(name: str) -> None:
@@ -59,35 +88,35 @@ def print_options(name: str) -> None:
     Raises:
       UsageError: there is no such plug-in.
     """
+    from metarun.cli import glossary
+
     kinds = [kind for kind in plugins.FOLDERS if name in plugins.list_names(kind)]
+    kinds = kinds or outside.guess_kinds(name)
+    if not kinds and glossary.print_entry(name):
+        return
     if not kinds:
         names = [plugin for kind in plugins.FOLDERS for plugin in plugins.list_names(kind)]
+        names += glossary.list_names()
         near = difflib.get_close_matches(name, names, 1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise errors.UsageError(
-            f"there is no task family, model or algorithm {name}",
+            f"there is no task family, model, algorithm, method, optimizer, schedule or section {name}",
             f"metarun list {name}",
             f"{hint}choose one of {', '.join(names)}",
         )
     for kind in kinds:
-        typer.echo(f"{kind} {name}: {plugins.read_summary(kind, name)}")
+        typer.echo(f"{kind} {name}: {summarise(kind, name)}")
         rows = [
             [f"  {f.name}", format_default(f.default), f.description, f.comment]
             for f in plugins.list_fields(kind, name)
         ]
         typer.echo(align([["  option", "default", "allowed", "meaning"], *rows]))
-
-
-def format_default(value: Any) -> str:
-    """Return a default as one writes it in a config: `null`, `true`, `[40, 40]`; "required" if there is none."""
-    if value is MISSING:
-        return "required"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    glossary.print_configs(glossary.find_configs(name))
 
 
 def format_page() -> str:
     """Return docs/algorithms.md."""
-    return "\n".join([PAGE_HEAD, *map(format_section, plugins.list_names("algorithm"))])
+    return "\n".join([PAGE_HEAD, *map(format_section, plugins.list_own_names("algorithm"))])
 
 
 def format_section(name: str) -> str:

@@ -2,11 +2,12 @@
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from metarun.cli.arguments import Json, Mode, RunPath, Stage
+from metarun.cli import completion
+from metarun.cli.arguments import Json, RunPath, Stage
 
 if TYPE_CHECKING:
     from metarun.finished.answers import Answers
@@ -29,7 +30,13 @@ def predict(
         typer.Option(help="Pictures or a folder of them; CSV of inputs; text, or - for stdin."),
     ] = None,
     stage: Stage = None,
-    mode: Mode = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            help="inductive or transductive, which needs many queries. Default: inductive.",
+            autocompletion=completion.complete_word("inductive", "transductive"),
+        ),
+    ] = None,
     inner_steps: Annotated[
         int | None, typer.Option(help="Steps of adaptation. Default: as evaluated.")
     ] = None,
@@ -39,24 +46,32 @@ def predict(
     csv: Annotated[Path | None, typer.Option(help="Write the predictions as CSV.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet of pictures as PNG.")] = None,
 ) -> None:
-    """Adapt a run to your own examples, and label others. Writes nothing to the run."""
+    """Adapt a run to your own examples, and label others. Writes nothing to the run.
+
+    The last line says how well the support itself is told apart, by learners that have not seen the example if the
+    classes have several. A warning says which inputs are unlike those of the training.
+    """
+    from metarun.cli import progress_display
     from metarun.finished.finished_run import find_run
 
     overrides = [text for text in more or [] if re.match(r"[\w.]+=", text)]
     queries = [*(query or []), *(Path(text) for text in more or [] if text not in overrides)]
-    find_run(run, overrides, stage=stage)  # refuses a wrong command line before jax is imported
+    finished = find_run(run, overrides, stage=stage)  # refuses a wrong command line before jax is imported
     from metarun.finished import answers, prediction
 
-    trained = prediction.load(
-        run,
-        stage=stage,
-        mode=mode,
-        inner_steps=inner_steps,
-        replica=replica,
-        member=member,
-        overrides=overrides,
-    )
+    with progress_display.show_preparation():
+        trained = prediction.load(
+            finished,
+            mode=mode,
+            inner_steps=inner_steps,
+            replica=replica,
+            member=member,
+            overrides=overrides,
+        )
+    if sheet is not None:
+        refuse_sheet(trained)
     answered = answers.answer(trained, support, queries)
+    warn_of_outside(answered.facts.get("outside", {}))
     print_answers(trained, answered, as_json)
     if csv is not None:
         write_csv(csv, answered)
@@ -95,6 +110,8 @@ def describe_basis(run: "TrainedRun", answers: "Answers") -> list[str]:
     if run.inner_steps is not None:
         clauses.append(f"{run.inner_steps} inner step{'s' * (run.inner_steps != 1)}")
     clauses.append(f"{run.mode} mode ({MEANINGS[run.mode]})")
+    if "support" in facts:
+        clauses.append(describe_support(facts["support"]))
     if "accuracy" in facts:
         clauses.append(f"accuracy {facts['accuracy']:.4f} of {len(answers.records)}, by the queries' folders")
     return clauses
@@ -107,17 +124,35 @@ def write_csv(path: Path, answers: "Answers") -> None:
     files.write_csv(path, [answers.header, *answers.rows])
 
 
-def write_sheet(path: Path, answers: "Answers") -> None:
-    """Write the contact sheet.
+def describe_support(check: dict[str, Any]) -> str:
+    """Say how well the support itself is told apart."""
+    how = "left out one by one" if check["method"] == "leave-one-out" else "that the learner has seen"
+    return f"support: {check['right']} of {check['asked']} told apart, {how}"
 
-    Raises:
-      UsageError: the queries are no pictures.
-    """
-    from metarun import errors
-    from metarun.figures import contact_sheet
 
-    if answers.sheet is None:
+def warn_of_outside(outside: dict[str, dict[str, Any]]) -> None:
+    """Say on stderr which inputs lie outside what the run was trained on."""
+    for name, place in outside.items():
+        typer.echo(
+            f"warning: {place['outside']} of {place['of']} inputs of the {name} lie outside what the run was "
+            f"trained on: {place['reason']}",
+            err=True,
+        )
+
+
+def refuse_sheet(run: "TrainedRun") -> None:
+    """Raise UsageError if the queries are no pictures."""
+    from metarun import base, errors
+
+    if not isinstance(run.form, base.Pictures):
         raise errors.UsageError(
             "the queries are no pictures, and have no contact sheet", "--sheet", "leave --sheet out"
         )
+
+
+def write_sheet(path: Path, answers: "Answers") -> None:
+    """Write the contact sheet of pictures."""
+    from metarun.figures import contact_sheet
+
+    assert answers.sheet is not None  # `refuse_sheet` has seen to it
     contact_sheet.write_sheet(path, answers.sheet)

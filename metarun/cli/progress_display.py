@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from metarun.data import observers
 from metarun.progress import Progress
 
 LINE_SECONDS = 10.0  # between two plain lines
@@ -22,6 +23,13 @@ def show_progress() -> Iterator[Progress]:
             yield Terminal(bar)
     else:
         yield Plain()
+
+
+@contextmanager
+def show_preparation() -> Iterator[Progress]:
+    """Show progress, also of work on data inside the `with`, such as decoding pictures."""
+    with show_progress() as progress, observers.report_to(progress.preparing):
+        yield progress
 
 
 def make_bar() -> Bar:

@@ -1,9 +1,14 @@
 """Results and lists as text: aligned on a terminal and in a pipe, without escape codes."""
 
-from collections.abc import Iterable
+import json
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import MISSING
 from typing import Any
 
 import typer
+
+INTERVAL = ("mean", "ci95", "seeds", "not_finite")  # the keys of an interval in a result
 
 
 def align(rows: Iterable[Iterable[str]]) -> str:
@@ -18,6 +23,25 @@ def format_markdown_table(header: list[str], rows: Iterable[list[str]]) -> str:
     """Return a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def format_default(value: Any) -> str:
+    """Return a default as one writes it in a config: `null`, `true`, `[40, 40]`; "required" if there is none."""
+    if value is MISSING:
+        return "required"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def print_either(
+    content: dict[str, Any], as_json: bool, print_text: Callable[[dict[str, Any]], None]
+) -> None:
+    """Print what a command has found: as one JSON object, or by the function that prints it for people."""
+    from metarun.runs import strict_json
+
+    if as_json:
+        typer.echo(strict_json.encode(content))
+    else:
+        print_text(content)
 
 
 def print_result(result: dict[str, Any]) -> None:
@@ -38,6 +62,11 @@ def print_result(result: dict[str, Any]) -> None:
         f"{episodes['count']} {result['split']} episodes ({episodes['hash']}), step {result['step']}, "
         f"mean ± 95 % confidence interval{over}"
     )
+    if any(not is_finite(interval) for row in rows for interval in row[3].values()):
+        typer.echo(
+            "not finite: adaptation has overflowed there; take fewer inner steps (evaluation.adapted_steps), or train "
+            "with a lower inner_lr or with the number of shots that is measured"
+        )
 
 
 def make_stage_rows(name: str, stage: dict[str, Any], modes: list[str]) -> list[tuple[str, str, str, dict]]:
@@ -95,10 +124,21 @@ def print_groups(result: dict[str, Any]) -> None:
     typer.echo("\n" + align([["stage", "mode", "task", "learner", *names], *cells]) + "\n")
 
 
+def is_finite(interval: dict[str, Any]) -> bool:
+    """Tell whether a mean and its interval are numbers."""
+    return math.isfinite(float(interval["mean"])) and math.isfinite(float(interval["ci95"]))
+
+
 def format_interval(interval: dict[str, Any] | None) -> str:
-    """Return `0.9873 ± 0.0031`, and with several seeds `0.9873 ± 0.0031 (± 0.0102)`; "" for None."""
+    """Return `0.9873 ± 0.0031`, and with several seeds `0.9873 ± 0.0031 (± 0.0102)`; "" for None.
+
+    A mean that is not finite is `not finite in 3 episodes`, if their number is known.
+    """
     if not interval:
         return ""
+    if not is_finite(interval):
+        count = interval.get("not_finite")
+        return f"not finite in {count} episode{'s' * (count != 1)}" if count else "not finite"
     over_seeds = f" (± {interval['seeds']['ci95']:.4f})" if "seeds" in interval else ""
     return f"{interval['mean']:.4f} ± {interval['ci95']:.4f}{over_seeds}"
 
@@ -107,7 +147,7 @@ def format_mean(section: dict[str, Any] | None) -> str:
     """Return `0.0085 ± 0.0016` for whatever has a mean and its interval, and perhaps seeds; "" for None."""
     if not section:
         return ""
-    return format_interval({name: section[name] for name in ("mean", "ci95", "seeds") if name in section})
+    return format_interval({name: section[name] for name in INTERVAL if name in section})
 
 
 def format_count(value: float | None) -> str:

@@ -3,9 +3,20 @@
 `load(path, overrides)` gives a RunConfig or raises ConfigError; `to_yaml` writes it back.
 """
 
-from metarun.config.run_file import document, load, to_yaml
-from metarun.config.schema import Accelerator, Checkpoint, Evaluation, Hosts, RunConfig, Stage, Training
+from metarun.config.run_file import document, load, make_trial_config, settle_trials, to_yaml
+from metarun.config.schema import (
+    Accelerator,
+    Checkpoint,
+    Evaluation,
+    Hosts,
+    RunConfig,
+    Stage,
+    Training,
+    TrialNumber,
+    Trials,
+)
 from metarun.config.selection import Selection
+from metarun.config.shipped import find_file
 
 __all__ = [
     "Accelerator",
@@ -16,7 +27,12 @@ __all__ = [
     "Selection",
     "Stage",
     "Training",
+    "TrialNumber",
+    "Trials",
     "document",
+    "find_file",
     "load",
+    "make_trial_config",
+    "settle_trials",
     "to_yaml",
 ]

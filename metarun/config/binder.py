@@ -10,7 +10,7 @@ import math
 import types
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from metarun import plugins
+from metarun import outside, plugins
 from metarun.config import choices
 from metarun.config.origin import Origin, choose, join
 from metarun.config.selection import Kind, Selection
@@ -61,7 +61,7 @@ def _add_default_name(value: Any, default: Any) -> Any:
 
 def _bind_value(hint: Any, value: Any, path: str, origin: Origin) -> Any:
     if kind := _find_kind(hint):
-        return _bind_selection(kind, value, path, origin)
+        return bind_selection(kind, value, path, origin)
     arguments = get_args(hint)
     match get_origin(hint):
         case form if form is Annotated:
@@ -83,7 +83,8 @@ def _find_kind(hint: Any) -> str | None:
     return next((extra.name for extra in extras if isinstance(extra, Kind)), None)
 
 
-def _bind_selection(kind: str, value: Any, path: str, origin: Origin) -> Selection:
+def bind_selection(kind: str, value: Any, path: str, origin: Origin) -> Selection:
+    """Return the choice that a section makes among a kind, such as `algorithm`, with its options."""
     names = choices.list_names(kind)
     if not isinstance(value, dict):
         name = value if value in names else names[0] if names else kind
@@ -94,11 +95,23 @@ def _bind_selection(kind: str, value: Any, path: str, origin: Origin) -> Selecti
         raise origin.make_error(path, f"{path}.name is missing", f"add it: one of {', '.join(names)}")
     name, options = value["name"], {key: option for key, option in value.items() if key != "name"}
     if name not in names:
-        raise origin.make_error(
-            join(path, "name"), f"there is no {kind} {_format_value(name)}", choose(name, names)
-        )
-    config: Any = bind(choices.read_config_class(kind, name), options, origin, path, f"the {kind} {name}")
+        name = _find_outside(kind, name, join(path, "name"), origin)
+    owner = f"the {kind} {outside.make_label(name)}"
+    config: Any = bind(choices.read_config_class(kind, name), options, origin, path, owner)
     return Selection(name, config)
+
+
+def _find_outside(kind: str, name: Any, path: str, origin: Origin) -> str:
+    """Return the name of a plug-in that comes from elsewhere, or refuse it."""
+    folder, text = origin.find_folder(path), name if isinstance(name, str) else ""
+    if found := choices.locate_outside(kind, text, folder):
+        return found
+    remedy = choose(name, choices.list_names(kind))
+    if outside.is_file_name(text):
+        remedy = f"write the path as it is seen from the folder {folder}"
+    elif outside.MODULE.fullmatch(text):
+        remedy = "install its package, or add its folder to PYTHONPATH; a file is written ./learner.py"
+    raise origin.make_error(path, f"there is no {kind} {_format_value(name)}", remedy)
 
 
 def _bind_annotated(hint: Any, value: Any, path: str, origin: Origin) -> Any:
@@ -176,9 +189,7 @@ def _make_value_error(value: Any, path: str, origin: Origin, expected: str) -> C
     remedy = f"give {expected}"
     if _is_bare_list(value) and "a list" in expected:
         remedy = f"write [{value}]: {expected}"
-    return origin.make_error(
-        path, f"{path or 'the configuration'} cannot be {_format_value(value)}", remedy
-    )
+    return origin.make_error(path, f"{path or 'the configuration'} cannot be {_format_value(value)}", remedy)
 
 
 def _format_value(value: Any) -> str:

@@ -1,9 +1,10 @@
 """What a Selection can choose: plug-ins from their files, optimizers and schedules from their tables."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
-from metarun import plugins
+from metarun import outside, plugins
 from metarun.config.optimizers import OPTIMIZERS
 from metarun.config.schedules import SCHEDULES
 
@@ -36,3 +37,19 @@ def list_shared_options(kind: str, *names: Any) -> set[str]:
     groups = [set(read_config_class(kind, name).__mro__) - {object} for name in names]
     shared = set.intersection(*groups)
     return {field.name for group in shared for field in dataclasses.fields(group)}
+
+
+def locate_outside(kind: str, name: str, folder: Path) -> str | None:
+    """Return the name of a plug-in from elsewhere, a file by its whole path.
+
+    Args:
+      folder: where a path begins.
+
+    Returns:
+      None if there is no such file or module.
+    """
+    if kind in TABLES:
+        return None
+    if outside.is_file_name(name):
+        name = str((folder / Path(name).expanduser()).resolve())
+    return name if outside.find_source(kind, name) else None

@@ -5,7 +5,7 @@ from typing import Any
 
 from metarun import config, errors
 
-RESULT_FREE = ("accelerator", "checkpoint")  # sections that may change when a run resumes
+RESULT_FREE = ("accelerator", "checkpoint", "sinks")  # sections that may change when a run resumes
 MEASUREMENT = ("evaluation", "accelerator")  # sections that an evaluation may override
 
 

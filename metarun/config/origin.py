@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from metarun.errors import ConfigError
 
@@ -17,9 +18,13 @@ def make_error(what: str, where: str, remedy: str) -> ConfigError:
 def choose(word: object, allowed: Iterable[str]) -> str:
     """Return a remedy: the nearest of the allowed words, and all of them."""
     words = list(allowed)
-    nearest = difflib.get_close_matches(str(word)[:80], words, n=1)
-    hint = f"did you mean {nearest[0]}? " if nearest else ""
-    return f"{hint}allowed: {', '.join(words) or 'none'}"
+    return f"{suggest(word, words)}allowed: {', '.join(words) or 'none'}"
+
+
+def suggest(word: object, words: Iterable[str]) -> str:
+    """Return "did you mean X? " with the nearest word; "" if none is near."""
+    nearest = difflib.get_close_matches(str(word)[:80], list(words), n=1)
+    return f"did you mean {nearest[0]}? " if nearest else ""
 
 
 def join(path: str, key: str | int) -> str:
@@ -66,6 +71,15 @@ class Origin:
             return inside[0]
         place = next((self.places[section] for section in climb(path) if section in self.places), self.file)
         return ", ".join([place, *([f"key {path}"] if path else []), *inside])
+
+    def find_folder(self, path: str) -> Path:
+        """Return the folder where the value at `path` was written: of its file, or where an override was typed."""
+        for section in climb(path):
+            if section in self.overrides:
+                return Path.cwd()
+            if section in self.places:
+                return Path(self.places[section].rpartition(":")[0]).absolute().parent
+        return Path(self.file).absolute().parent
 
     def make_error(self, path: str, what: str, remedy: str) -> ConfigError:
         """Return the error of the value at `path`."""

@@ -11,6 +11,7 @@ and so do options that an earlier override has set.
 import logging
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -82,35 +83,46 @@ def _set(tree: DictConfig, keys: list[str], value: Any, override: str) -> str:
     step = _find_step(node, keys[-1], path, override)
     if _is_section(node, step) and not isinstance(value, dict):
         place = join(path, step)
-        remedy = f"write {place}.KEY=VALUE, or {place}={{...}} for all of it"
+        is_name = keys[-1] in choices.list_kinds() and isinstance(value, str)
+        remedy = f"write {place}.name={value}, " if is_name else f"write {place}.KEY=VALUE, "
+        remedy += f"or {place}={{...}} for all of it"
         raise _make_error(f"{place} is a section", override, remedy)
     node[step] = value
     return join(path, step)
 
 
-def _drop_old_options(
-    tree: DictConfig, keys: list[str], value: Any, origin: Origin, override: str
-) -> None:
+def _drop_old_options(tree: DictConfig, keys: list[str], value: Any, origin: Origin, override: str) -> None:
     """Drop the options of another choice from the section whose name an override sets, and say so."""
     if keys[-1] != "name" or len(keys) < 2 or keys[-2] not in choices.list_kinds():
         return
-    kind, section, path = keys[-2], tree, ""
+    kind, path = keys[-2], ""
+    section: Any = tree
     for key in keys[:-1]:
         step = _find_step(section, key, path, override)
         path = join(path, step)
-        if not _is_section(section, step):
+        if isinstance(section, DictConfig) and step not in section:
+            return
+        if OmegaConf.is_interpolation(section, step) or not OmegaConf.is_config(section[step]):
             return
         section = section[step]
-    old = section.get("name", choices.DEFAULTS.get(kind))
-    shared = {"name", *choices.list_shared_options(kind, old, value)}
-    options = {str(key) for key in section} - shared
-    if old == value or not options:
+    if isinstance(section, ListConfig) or OmegaConf.is_interpolation(section, "name"):
         return
-    stale = sorted(key for key in options if not origin.is_overridden(join(path, key)))
+    old = section.get("name", choices.DEFAULTS.get(kind))
+    if old == value or not _is_choice(kind, value):
+        return
+    kept = {"name", *choices.list_shared_options(kind, old, value)}
+    options = (str(key) for key in section if key not in kept)
+    stale = [key for key in options if not origin.is_overridden(join(path, key))]
     for key in stale:
         del section[key]
     if stale:
         logger.warning("%s drops %s of %s", override, ", ".join(join(path, key) for key in stale), old)
+
+
+def _is_choice(kind: str, name: Any) -> bool:
+    if not isinstance(name, str):
+        return False
+    return name in choices.list_names(kind) or choices.locate_outside(kind, name, Path.cwd()) is not None
 
 
 def _find_step(node: DictConfig | ListConfig, key: str, path: str, override: str) -> Any:

@@ -9,25 +9,30 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from metarun.config import base_file, binder, yaml_file
+from metarun.config import base_file, binder, shipped, trials, yaml_file
 from metarun.config import overrides as override_list
 from metarun.config.origin import Origin, join
 from metarun.config.schema import RunConfig, SingleStage
 from metarun.config.selection import Selection
+from metarun.errors import ConfigError
 
+SWEEP = "sweep"  # the section that `metarun sweep` alone reads
 STAGE_KEYS = ("model", "algorithm", "training", "copies")
 
 
 def load(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
     """Return the configuration of a file; imports neither jax nor any plug-in.
 
+    A path that is no file may be the name of a config that comes with metarun, such as `sinusoid/maml`.
     The file is merged with the one that it extends, then the overrides apply, then references are replaced by
     values. The configs of task, model and algorithm are twins: see `metarun.plugins.make_config`.
 
     Raises:
       ConfigError: the first thing that is wrong.
     """
-    parsed = base_file.read(Path(path))
+    path = shipped.find_file(path)
+    parsed = base_file.read(path)
+    parsed.value.pop(SWEEP, None)
     origin = Origin(str(path), parsed.places)
     tree = OmegaConf.create(parsed.value)
     override_list.apply(tree, overrides, origin)
@@ -50,7 +55,7 @@ def document(config: RunConfig) -> dict[str, Any]:
         if field.name not in ("task", "stages")
     }
     stages = config.stages
-    single = len(stages) == 1 and stages[0].name == stages[0].algorithm.name
+    single = len(stages) == 1 and stages[0].name == stages[0].algorithm.label
     training = (
         {key: _to_plain(getattr(stages[0], key)) for key in STAGE_KEYS}
         if single
@@ -68,7 +73,52 @@ def _to_plain(value: Any) -> Any:
     return [_to_plain(member) for member in value] if isinstance(value, tuple) else value
 
 
+def make_trial_config(config: RunConfig, place: int) -> RunConfig:
+    """Return the config of the single run that is one of the trials of a run; without trials, `config` itself.
+
+    Args:
+      place: of the trial, from 0.
+
+    Raises:
+      ConfigError: a number is of no stage, or its option does not allow the value.
+    """
+    return _bind_trial(config, place, Origin("the trials of the run", {}))
+
+
+def settle_trials(config: RunConfig) -> RunConfig:
+    """Check every trial, and return the config with the seed and the numbers of the first trial as its own.
+
+    Raises:
+      ConfigError: see `make_trial_config`.
+    """
+    return _settle_trials(config, Origin("the trials of the run", {}))
+
+
+def _settle_trials(config: RunConfig, origin: Origin) -> RunConfig:
+    if config.trials is None:
+        return config
+    first, *_ = [_bind_trial(config, place, origin) for place in range(config.replicas)]
+    return dataclasses.replace(config, stages=first.stages, seed=first.seed)
+
+
+def _bind_trial(config: RunConfig, place: int, origin: Origin) -> RunConfig:
+    if config.trials is None:
+        return config
+    try:
+        mapping = trials.make_trial(document(config), config.trials, place)
+        return _bind_file(mapping, Origin("", {}))
+    except ValueError as error:
+        what, *remedy = error.args
+        raise origin.make_error("trials", what, *(remedy or ["change it"])) from None
+    except ConfigError as error:
+        raise origin.make_error("trials", f"trial {place}: {error.what}", error.remedy) from None
+
+
 def _bind_file(mapping: dict[str, Any], origin: Origin) -> RunConfig:
+    return _settle_trials(_bind_form(mapping, origin), origin)
+
+
+def _bind_form(mapping: dict[str, Any], origin: Origin) -> RunConfig:
     if "stages" not in mapping:
         return binder.bind(SingleStage, mapping, origin).to_run()
     for key in STAGE_KEYS:
@@ -76,7 +126,24 @@ def _bind_file(mapping: dict[str, Any], origin: Origin) -> RunConfig:
             what = f"there are both stages and a {key} beside them"
             remedy = f"move {key} into a stage, or write one stage without stages"
             raise origin.make_error(key, what, remedy)
+    stages = mapping["stages"]
+    if isinstance(stages, list):
+        items = [_complete_stage(item, join("stages", place), origin) for place, item in enumerate(stages)]
+        mapping = {**mapping, "stages": items}
     return binder.bind(RunConfig, mapping, origin)
+
+
+def _complete_stage(stage: Any, path: str, origin: Origin) -> Any:
+    """Add one step of training to a stage that says nothing of steps and has nothing to train."""
+    if not isinstance(stage, dict) or "algorithm" not in stage:
+        return stage
+    training = stage.get("training", {})
+    if not isinstance(training, dict) or "steps" in training:
+        return stage
+    algorithm = binder.bind_selection("algorithm", stage["algorithm"], join(path, "algorithm"), origin)
+    if not getattr(algorithm.config, "trains_nothing", False):
+        return stage
+    return {**stage, "training": {"steps": 1, **training}}
 
 
 def _resolve(node: DictConfig | ListConfig, path: str, origin: Origin) -> Any:

@@ -22,6 +22,7 @@ Mode = Literal["inductive", "transductive"]
 # Groups of parts. The groups are updated in this order on the same tasks, each by the gradient at the values
 # that the groups before it have after their updates.
 Turns = tuple[tuple[str, ...], ...]
+Sink = Literal["tensorboard", "wandb", "mlflow"]
 ADAM = Selection("adam", Adam())
 
 
@@ -178,6 +179,35 @@ class Accelerator:
     hosts: Hosts = Hosts()  # the processes that train the run together
 
 
+@dataclass(frozen=True)
+class TrialNumber:
+    """A number in which the trials of a run differ."""
+
+    # The key of the number as an override writes it: algorithm.inner_lr, or stages.NAME.algorithm.inner_lr.
+    path: str
+    values: tuple[float, ...]  # one for each replica
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What the replicas of a run differ in: replica r is the single run with its seed and its numbers."""
+
+    seeds: tuple[Seed, ...]  # one for each replica, in place of the run's own seed
+    numbers: tuple[TrialNumber, ...] = ()  # empty: the replicas differ in their seeds alone
+
+    def __post_init__(self) -> None:
+        _refuse_repeats("trials.numbers", [number.path for number in self.numbers])
+
+    def refuse_other_lengths(self, replicas: int) -> None:
+        """Raise ValueError unless there is one seed and one value of every number for each replica."""
+        lists = {"trials.seeds": self.seeds} | {number.path: number.values for number in self.numbers}
+        for key, values in lists.items():
+            if len(values) != replicas:
+                raise ValueError(
+                    f"{key} has {len(values)} values for {replicas} replicas", "give one for each"
+                )
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Run:
     """The sections that both forms of a file share."""
@@ -188,8 +218,21 @@ class _Run:
     accelerator: Accelerator = Accelerator()
     seed: Seed = 0  # seed of every random number of the run
     replicas: Count = 1  # seeds that are trained side by side; replica r is the single run with seed + r
+    # Numbers and seeds in which the replicas differ; null: the replicas differ in their seeds alone, as said there.
+    trials: Trials | None = None
+    # What else shows the metrics while the run goes on, each by a process of its own; empty: nothing.
+    sinks: tuple[Sink, ...] = ()
 
     def __post_init__(self) -> None:
+        _refuse_repeats("sinks", self.sinks)
+        if self.trials is not None:
+            self.trials.refuse_other_lengths(self.replicas)
+            if self.evaluation.checkpoint == "best" and self.replicas > 1:
+                raise ValueError(
+                    "trials have no best checkpoint of their own: one checkpoint holds them all",
+                    "set evaluation.checkpoint to last",
+                )
+            return
         if self.seed + self.replicas > LAST_SEED + 1:
             raise ValueError(
                 f"the last of {self.replicas} replicas has the seed {self.seed + self.replicas - 1}",
@@ -228,6 +271,6 @@ class SingleStage(_Run):
 
     def to_run(self) -> RunConfig:
         """Return the run with this one stage."""
-        stage = Stage(self.algorithm.name, self.model, self.algorithm, self.training, self.copies)
+        stage = Stage(self.algorithm.label, self.model, self.algorithm, self.training, self.copies)
         shared = {name: getattr(self, name) for name in _Run.__dataclass_fields__}
         return RunConfig(stages=(stage,), **shared)

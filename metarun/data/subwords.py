@@ -9,7 +9,7 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import sentencepiece
+from metarun import errors
 
 # Tokens that are no part of a text; the first three are those of metarun/tasks/_sentences.py.
 SPECIAL: dict[str, Any] = {"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3}
@@ -25,7 +25,7 @@ class Subwords:
     """
 
     def __init__(self, model: bytes) -> None:
-        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self._processor = import_sentencepiece().SentencePieceProcessor(model_proto=model)
         self.size: int = self._processor.get_piece_size()
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -42,10 +42,11 @@ def learn(texts: Iterable[str], size: int) -> Subwords:
 
     Raises:
       ValueError: the size is too small for the letters of the text.
+      ConfigError: sentencepiece is not installed.
     """
-    model = io.BytesIO()
+    model, trainer = io.BytesIO(), import_sentencepiece().SentencePieceTrainer
     try:
-        sentencepiece.SentencePieceTrainer.train(
+        trainer.train(
             sentence_iterator=iter(texts),
             model_writer=model,
             model_type="unigram",
@@ -64,3 +65,17 @@ def learn(texts: Iterable[str], size: int) -> Subwords:
             f"no vocabulary of {size} sub-words could be learned: {reason}", "raise vocabulary, or add text"
         ) from error
     return Subwords(model.getvalue())
+
+
+def import_sentencepiece() -> Any:
+    """Return the package, which only text needs.
+
+    Raises:
+      ConfigError: it is not installed.
+    """
+    try:
+        import sentencepiece
+    except ImportError as error:
+        what = "sub-words are learned by sentencepiece, which is not installed"
+        raise errors.ConfigError(what, "task", "pip install 'metarun[text]'") from error
+    return sentencepiece

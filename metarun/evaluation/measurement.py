@@ -22,6 +22,7 @@ def make_measurement(
     axes: int = 0,
     listed: Numbers | None = None,
     renumber: Callable[[Numbers], Mapping[str, Variant]] | None = None,
+    differing: Numbers | None = None,
 ) -> Callable[[base.Weights], Values]:
     """Make weights -> Values: every variant on every episode, in one program.
 
@@ -31,6 +32,7 @@ def make_measurement(
         values have the same leading axes.
       listed: the numbers of the variants that the program takes as arguments; None: all are constants in it.
       renumber: gives the variants with other numbers; see `metarun.numbers`.
+      differing: numbers in which the learners on the first leading axis differ, {path: [replica]}.
     """
     family = episodes.family
     objective = family.problem.objective
@@ -49,17 +51,23 @@ def make_measurement(
     # The last batch is filled with episodes from the start of the list.
     order = np.resize(np.arange(count), (-(-count // at_once), at_once))
 
-    def measure_batches(values: Numbers, weights: base.Weights, data: PyTree, keys: Key[Array, "episode"]):
-        chosen = renumber(values) if renumber else variants
-        measure_batch = jax.vmap(functools.partial(measure_episode, chosen), in_axes=(None, None, 0))
-        for _ in range(axes):
-            measure_batch = jax.vmap(measure_batch, in_axes=(0, None, None))
-        return jax.lax.map(lambda batch: measure_batch(weights, data, batch), keys[order])
+    def measure_batches(values: Numbers, differing: Numbers, weights: base.Weights, data: PyTree, keys):
+        shared = renumber(values) if renumber else variants
+
+        def measure_learner(own: Numbers, weights: base.Weights, keys: Key[Array, "episode"]):
+            chosen = renumber({**values, **own}) if own and renumber else shared
+            return jax.vmap(lambda key: measure_episode(chosen, weights, data, key))(keys)
+
+        measure_batch = measure_learner
+        for axis in reversed(range(axes)):  # the members of a trial share its numbers
+            measure_batch = jax.vmap(measure_batch, in_axes=(None if axis else 0, 0, None))
+        return jax.lax.map(lambda batch: measure_batch(differing, weights, batch), keys[order])
 
     measure_all = numbers.jit(measure_batches, listed or {})
+    own_numbers = dict(differing or {})
 
     def measure(weights: base.Weights) -> Values:
-        batches = jax.device_get(measure_all(weights, episodes.data, episodes.keys))
+        batches = jax.device_get(measure_all(own_numbers, weights, episodes.data, episodes.keys))
         columns = jax.tree.map(lambda leaf: join_batches(leaf, axes, count), batches)
         return {  # in the order of the variants: jax has sorted the keys
             variant: score_columns(objective, columns[variant], axes) for variant in variants

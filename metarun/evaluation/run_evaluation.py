@@ -65,8 +65,15 @@ def evaluate(
         "modes": list(settings.modes),
         "higher_is_better": list(tasks.evaluated.problem.objective.higher_is_better),
     }
-    if replicas := stages[0].axes.get("replica"):
-        head["seeds"] = [stages[0].seed + replica for replica in range(replicas)]
+    if "replica" in stages[0].axes:
+        head["seeds"] = stages[0].list_seeds().tolist()
+    if trials := stages[0].trials:
+        head["trials"] = [
+            {"seed": seed, **{number.path: number.values[trial] for number in trials.numbers}}
+            for trial, seed in enumerate(trials.seeds)
+        ]
+        diverged = trained[list(trained)[-1]].diverged
+        head["diverged"] = [{"trial": trial, **where._asdict()} for trial, where in sorted(diverged.items())]
     head["episodes"] = {
         "count": settings.episodes,
         "hash": frozen.hash_episodes(episodes, tasks.recipe),
@@ -95,7 +102,13 @@ def measure_stage(
 
     variants.check_ways(stage, tasks, settings.modes[0], weights)
     measure = make_measurement(
-        choose({}), episodes, stage.at_once, len(stage.axes), stage.list_numbers(), choose
+        choose({}),
+        episodes,
+        stage.at_once,
+        len(stage.axes),
+        stage.list_numbers(),
+        choose,
+        stage.differing,
     )
     return measure(weights)
 

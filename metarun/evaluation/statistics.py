@@ -39,8 +39,15 @@ def summarise_column(column: Float[np.ndarray, "*replica episode"]) -> dict[str,
     """Return {"mean", "ci95"} over the episodes.
 
     Values [replica, episode] are first averaged over the replicas. Then "seeds" has the mean of each replica,
-    "values", and the half-width of Student's interval of these around the same mean, "ci95".
+    "values", and the half-width of Student's interval of these around the same mean, "ci95". If the values of some
+    episodes are not finite, "not_finite" says of how many.
     """
+    failed = int(np.sum(~np.isfinite(column).reshape(-1, column.shape[-1]).all(axis=0)))
+    with np.errstate(invalid="ignore", over="ignore"):
+        return _summarise_column(column) | ({"not_finite": failed} if failed else {})
+
+
+def _summarise_column(column: Float[np.ndarray, "*replica episode"]) -> dict[str, Any]:
     if column.ndim == 1:
         return estimate_mean(column)._asdict()
     replica_means = column.mean(axis=1, dtype=np.float64)

@@ -107,7 +107,7 @@ def refuse_steps_without_loop(stages: Sequence[Stage], evaluation: config.Evalua
     Raises:
       ConfigError: names the first algorithm and the option.
     """
-    names = [stage.settings.algorithm.name for stage in stages if stage.adapted_steps is None]
+    names = [stage.settings.algorithm.label for stage in stages if stage.adapted_steps is None]
     if (evaluation.inner_steps or evaluation.adapted_steps) and len(names) == len(stages):
         key = "inner_steps" if evaluation.inner_steps else "adapted_steps"
         raise errors.ConfigError(

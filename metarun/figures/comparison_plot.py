@@ -5,43 +5,122 @@ from pathlib import Path
 from typing import Any
 
 from metarun.figures import canvas
+from metarun.finished.pairwise import LEVEL
 
-WIDE = 30  # times: errors that lie further apart are drawn on a logarithmic scale
+WIDE = 30  # times: errors of the leaders that lie further apart are drawn on a logarithmic scale
+LEADERS = 0.5  # at least this share of the learners sets the axis
+REACH = 2.0  # times as far behind as the leaders so far: the next learner is a leader too
+MARGIN = 0.08  # of the axis, on both sides
+ALIKE, OTHER, BEYOND = "tab:orange", "tab:blue", "gray"
 
 
 def write_comparison(path: Path, comparison: dict[str, Any]) -> None:
     """Write the picture of a comparison as PNG."""
-    height = 1.6 + 0.4 * len(comparison["ranking"])
-    canvas.write_figure(path, lambda figure: draw(figure, comparison), size=(10.0, height))
+    height = 2.0 + 0.36 * len(comparison["ranking"])
+    canvas.write_figure(path, lambda figure: draw(figure, comparison), size=(12.0, height))
 
 
 def draw(figure, comparison: dict[str, Any]) -> None:
     """Draw each learner with its interval, and beside it how far behind the best it is, by pairs."""
     ranking = comparison["ranking"][::-1]  # the best on top
-    rows = range(len(ranking))
     left, right = figure.subplots(1, 2, sharey=True)
-    left.errorbar(
-        [entry["mean"] for entry in ranking],
-        rows,
-        xerr=[entry["ci95"] for entry in ranking],
-        fmt="o",
-        capsize=3,
-    )
-    left.set(
-        yticks=list(rows), yticklabels=[entry["label"] for entry in ranking], xlabel=comparison["metric"]
-    )
-    left.set_title("mean and 95 % interval")
-    means = [entry["mean"] for entry in ranking]
-    if not comparison["higher_is_better"] and 0 < WIDE * min(means) < max(means) < math.inf:
-        left.set_xscale("log")
     behind = [entry["behind"] or {"mean": 0.0, "ci95": 0.0} for entry in ranking]
-    right.axvline(0.0, color="silver", linewidth=1)
-    right.errorbar(
-        [difference["mean"] for difference in behind],
-        rows,
-        xerr=[difference["ci95"] for difference in behind],
-        fmt="o",
-        capsize=3,
-        color="tab:purple",
-    )
+    leaders = count_leaders([abs(difference["mean"]) for difference in behind[::-1]])
+    colors = choose_colors(comparison)[::-1]
+    draw_column(left, ranking, leaders, colors, is_wide(comparison, leaders))
+    draw_column(right, behind, leaders, colors, False)
+    right.axvline(0.0, color="silver", linewidth=1, zorder=0)
+    left.set(yticks=range(len(ranking)), yticklabels=[entry["label"] for entry in ranking])
+    left.set(xlabel=comparison["metric"], title="mean and 95 % interval", ylim=(-0.7, len(ranking) - 0.3))
     right.set(xlabel=f"{comparison['metric']} minus that of the best", title="paired difference")
+    figure.supxlabel(explain(comparison, leaders), fontsize="small")
+
+
+def explain(comparison: dict[str, Any], leaders: int) -> str:
+    """Return what the colours and the arrows mean."""
+    beyond = sum(math.isfinite(entry["mean"]) for entry in comparison["ranking"][leaders:])
+    alike = "orange: cannot be told apart from the best, by paired tests at 5 % over all pairs (Holm)"
+    count = "1 learner lies" if beyond == 1 else f"{beyond} learners lie"
+    return alike + f"; grey arrows: {count} beyond the axis" * (beyond > 0)
+
+
+def choose_colors(comparison: dict[str, Any]) -> list[str]:
+    """Return a colour for each learner, in the order of the ranking: that of the best, or another one."""
+    first = comparison["differences"][: len(comparison["ranking"]) - 1]  # those of the best
+    return [ALIKE, *(ALIKE if difference["p_holm"] >= LEVEL else OTHER for difference in first)]
+
+
+def count_leaders(distances: list[float]) -> int:
+    """Return how many learners, from the best on, set the axis; the others lie too far behind.
+
+    Args:
+      distances: to the best, in the order of the ranking.
+    """
+    finite = [distance for distance in distances if math.isfinite(distance)]
+    count = max(math.ceil(LEADERS * len(finite)), min(3, len(finite)))
+    while count < len(finite) and finite[count] <= REACH * finite[count - 1]:
+        count += 1
+    return count
+
+
+def is_wide(comparison: dict[str, Any], leaders: int) -> bool:
+    """Return whether the leaders' errors lie so far apart that only a logarithmic scale shows them all."""
+    means = [entry["mean"] for entry in comparison["ranking"][:leaders]]
+    return bool(means) and not comparison["higher_is_better"] and 0 < WIDE * min(means) < max(means)
+
+
+def draw_column(
+    axes, intervals: list[dict[str, Any]], leaders: int, colors: list[str], logarithmic: bool
+) -> None:
+    """Draw intervals from the bottom, the leaders on top, each with its number at the right edge.
+
+    The axis spans the leaders. An arrow at its edge stands for a learner beyond it.
+    """
+    low, high = find_limits(intervals[len(intervals) - leaders :], logarithmic)
+    if logarithmic:
+        axes.set_xscale("log")
+    else:
+        axes.locator_params(axis="x", nbins=6)
+    axes.set_xlim(low, high)
+    for row, (interval, color) in enumerate(zip(intervals, colors, strict=True)):
+        mean, half = interval["mean"], interval["ci95"]
+        if low <= mean <= high:
+            axes.errorbar([mean], [row], xerr=[half], fmt="o", capsize=3, markersize=4, color=color)
+        else:
+            color = BEYOND
+            if math.isfinite(mean):
+                place, marker = (low, "<") if mean < low else (high, ">")
+                axes.plot([place], [row], marker, color=color, clip_on=False)
+        number = "" if mean == half == 0.0 else format_interval(mean, half)
+        axes.annotate(
+            number,
+            (1.02, row),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize="small",
+            color=color,
+        )
+    axes.grid(axis="x", alpha=0.3)
+
+
+def find_limits(intervals: list[dict[str, Any]], logarithmic: bool) -> tuple[float, float]:
+    """Return the ends of an axis that shows these intervals whole."""
+    means = [interval["mean"] for interval in intervals if math.isfinite(interval["mean"])]
+    halves = [interval["ci95"] for interval in intervals if math.isfinite(interval["ci95"])]
+    if not means:
+        return 0.0, 1.0
+    low, high = min(means) - max(halves, default=0.0), max(means) + max(halves, default=0.0)
+    if logarithmic:
+        return min(means) / 1.5, high * 1.5
+    room = MARGIN * (high - low) or 0.1 * abs(high) or 1.0
+    return low - room, high + room
+
+
+def format_interval(mean: float, half: float) -> str:
+    """Return `0.9873 ± 0.0031`."""
+    return f"{format_number(mean)} ± {format_number(half)}" if math.isfinite(mean) else "not finite"
+
+
+def format_number(value: float) -> str:
+    """Return a number with three digits behind the point, or with three digits if it is small or large."""
+    return f"{value:.4f}" if 0.001 <= abs(value) < 100 or value == 0 else f"{value:.3g}"

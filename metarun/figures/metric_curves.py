@@ -1,7 +1,7 @@
 """The metrics of one stage over its outer steps."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,17 +10,40 @@ COLUMNS = 3  # of panels: more would be too narrow for their labels
 PANELS = 12  # of a picture; what further metrics were is in metrics.jsonl
 # The keys of a line of metrics.jsonl that are no curves.
 HEAD = ("stage", "replica", "member", "split", "step", "seconds", "mode")
+Learner = tuple[int, int]  # its replica and its member
+
+
+class Curve(NamedTuple):
+    """One metric of some learners at the same steps; what is missing or not finite is NaN."""
+
+    steps: np.ndarray  # [step]
+    values: np.ndarray  # [learner, step]
 
 
 def choose_metrics(rows: list[dict[str, Any]], selection: str) -> list[str]:
-    """Return the metrics to draw, at most PANELS: those of validation, else of training; the selecting one first."""
-    validated = [row for row in rows if row["split"] == "validation"] or rows[:1]
+    """Return the metrics to draw, at most PANELS: those of validation, else of training; the selecting one first.
+
+    A metric without a single finite number has no panel.
+    """
+    drawn = [row for row in rows if row["split"] == "validation"]
+    drawn = drawn or [row for row in rows if row["split"] == "train"]
     names = [
         name
-        for name in (validated[0] if validated else {})
+        for name in (drawn[0] if drawn else {})
         if name not in HEAD and not name.endswith("_ci95") and not name.startswith("unadapted_")
     ]
+    names = [name for name in names if any(math.isfinite(float(row.get(name, "nan"))) for row in rows)]
     return sorted(names, key=lambda name: (name != selection, name))[:PANELS]
+
+
+def is_worth_drawing(rows: list[dict[str, Any]], selection: str) -> bool:
+    """Return whether there is a curve: some metric at two steps or more. One step is a number, and no curve."""
+    names = choose_metrics(rows, selection)
+    return any(
+        len({row["step"] for row in rows if row["split"] == split and name in row}) > 1
+        for split in ("train", "validation")
+        for name in names
+    )
 
 
 def measure_curves(rows: list[dict[str, Any]], selection: str) -> tuple[float, float]:
@@ -34,48 +57,101 @@ def lay_out_panels(panels: int) -> tuple[int, int]:
     return rows, max(1, -(-panels // rows))
 
 
-def draw_curves(figure, rows: list[dict[str, Any]], selection: str) -> None:
-    """Draw a panel for each metric of one stage: training (means of equal parts) and validation with its interval."""
+def draw_curves(figure, rows: list[dict[str, Any]], selection: str, title: str = "") -> None:
+    """Draw a panel for each metric of one stage: training (means of equal parts) and validation, each with a band.
+
+    The band of several learners reaches from the lowest to the highest of them around their mean. That of a single one
+    is the 95 % interval of its validation, over the episodes.
+    """
     names = choose_metrics(rows, selection)
-    training = [row for row in rows if row["split"] == "train"]
-    validation = [row for row in rows if row["split"] == "validation"]
+    if title:
+        figure.suptitle(title, fontsize="medium", wrap=True)
     panels = figure.subplots(*lay_out_panels(len(names)), squeeze=False).ravel()
-    for axes in panels[max(len(names), 1) :]:
+    for axes in panels[len(names) :]:
         axes.set_axis_off()
     for axes, name in zip(panels, names, strict=False):
-        points = [(row["step"], float(row[name])) for row in training if name in row]
-        points = [point for point in points if math.isfinite(point[1])]
-        if points:
-            style = "-" if len(points) > 1 else "o"  # a line of one point cannot be seen
-            axes.plot(*thin(np.array(points)), style, color="silver", label="training")
-        if validation:
-            draw_validation(axes, validation, name)
+        training = gather([row for row in rows if row["split"] == "train"], name)
+        draw_training(axes, training)
+        draw_validation(axes, [row for row in rows if row["split"] == "validation"], name)
         axes.set(xlabel="outer step", ylabel=name)
-        if name == "loss" and points and min(value for _, value in points) > 0:
+        if name == "loss" and spans_decades(training.values):
             axes.set_yscale("log")
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False)
+            axes.legend(frameon=False, fontsize="small")
+
+
+def spans_decades(values: np.ndarray) -> bool:
+    """Return whether the values are positive, and one is ten times another: less is plainer on a linear axis."""
+    return bool(values.size and 0 < 10 * np.nanmin(values) < np.nanmax(values))
+
+
+def gather(rows: list[dict[str, Any]], name: str) -> Curve:
+    """Return one metric of all learners, at the steps at which one of them has a finite number."""
+    numbers: dict[Learner, dict[int, float]] = {}
+    for row in rows:
+        if math.isfinite(value := float(row.get(name, "nan"))):
+            numbers.setdefault((row["replica"], row.get("member", 0)), {})[row["step"]] = value
+    steps = sorted({step for curve in numbers.values() for step in curve})
+    values = [[curve.get(step, math.nan) for step in steps] for curve in numbers.values()]
+    return Curve(np.array(steps), np.array(values).reshape(len(numbers), len(steps)))
+
+
+def draw_training(axes, curve: Curve) -> None:
+    """Draw the training: means over parts of the steps that are all equally long, and the band of the learners."""
+    if not curve.steps.size:
+        return
+    width = find_width(len(curve.steps))
+    label = f"training, means of {width} steps" if width > 1 else "training"
+    draw_band(axes, thin(curve), label, color="gray", style="-")
 
 
 def draw_validation(axes, rows: list[dict[str, Any]], name: str) -> None:
-    """Draw the validation means, after and before adaptation, with the 95 % interval."""
-    steps = [row["step"] for row in rows]
-    means, half = (leave_gaps([float(row[key]) for row in rows]) for key in (name, f"{name}_ci95"))
-    axes.plot(steps, means, ".-", color="tab:blue", label="validation, adapted")
-    axes.fill_between(steps, means - half, means + half, color="tab:blue", alpha=0.2)
-    if f"unadapted_{name}" in rows[0]:
-        before = leave_gaps([float(row[f"unadapted_{name}"]) for row in rows])
-        axes.plot(steps, before, ".--", color="tab:orange", label="validation, unadapted")
+    """Draw the validation, after and before adaptation."""
+    adapted, before = gather(rows, name), gather(rows, f"unadapted_{name}")
+    if before.steps.size:
+        draw_band(axes, before, "validation, unadapted", color="tab:orange", style=".--")
+    if not adapted.steps.size:
+        return
+    label = "validation, adapted" if before.steps.size else "validation"
+    draw_band(axes, adapted, label, color="tab:blue", style=".-")
+    if len(adapted.values) == 1:
+        halves = {row["step"]: float(row.get(f"{name}_ci95", "nan")) for row in rows}
+        half = np.array([halves[step] for step in adapted.steps])
+        half = np.where(np.isfinite(half), half, math.nan)
+        low, high = adapted.values[0] - half, adapted.values[0] + half
+        axes.fill_between(adapted.steps, low, high, color="tab:blue", alpha=0.2, linewidth=0)
 
 
-def leave_gaps(values: list[float]) -> np.ndarray:
-    """Return the values, with a gap in the curve for each that is not finite."""
-    return np.array([value if math.isfinite(value) else math.nan for value in values])
+def draw_band(axes, curve: Curve, label: str, color: str, style: str) -> None:
+    """Draw the mean of the learners, and between the lowest and the highest of them a band."""
+    learners = len(curve.values)
+    present = np.isfinite(curve.values)
+    mean = np.where(present, curve.values, 0.0).sum(axis=0) / np.maximum(present.sum(axis=0), 1)
+    mean = np.where(present.any(axis=0), mean, math.nan)
+    if len(curve.steps) == 1:
+        style = "o"  # a line of one point cannot be seen
+    if learners > 1:
+        label += f", {learners} learners"
+        low = np.where(present, curve.values, math.inf).min(axis=0)
+        high = np.where(present, curve.values, -math.inf).max(axis=0)
+        axes.fill_between(curve.steps, low, high, color=color, alpha=0.2, linewidth=0)
+    axes.plot(curve.steps, mean, style, color=color, label=label, linewidth=1.2)
 
 
-def thin(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return points [step, value] as at most POINTS means of equal parts."""
-    chunks = np.array_split(points, min(POINTS, len(points)))
-    means = np.array([chunk.mean(axis=0) for chunk in chunks])
-    return means[:, 0], means[:, 1]
+def find_width(steps: int) -> int:
+    """Return how many steps each point of a curve is the mean of."""
+    return max(1, -(-steps // POINTS))
+
+
+def thin(curve: Curve) -> Curve:
+    """Return at most POINTS means over parts of one width; the last part begins within the part before it."""
+    count = len(curve.steps)
+    width = find_width(count)
+    starts = np.minimum(np.arange(0, count, width), count - width)
+    parts = starts[:, None] + np.arange(width)  # [part, step]
+    values = curve.values[:, parts]
+    present = np.isfinite(values)
+    sums = np.where(present, values, 0.0).sum(axis=-1)
+    means = np.where(present.any(axis=-1), sums / np.maximum(present.sum(axis=-1), 1), math.nan)
+    return Curve(curve.steps[parts].mean(axis=1), means)

@@ -26,7 +26,9 @@ def write(
     tasks: Tasks,
     settings: config.Evaluation,
 ) -> None:
-    """Write `<run>/pictures/<stage>-curves.png` and `<stage>-episode.png`, for replica 0 and member 0.
+    """Write `<run>/pictures/<stage>-curves.png`, of all learners, and `<stage>-episode.png`, of the first one.
+
+    A stage of one step has no curves, and no picture of them.
 
     Args:
       path: the run directory.
@@ -34,31 +36,59 @@ def write(
     folder = path / "pictures"
     rows = metrics.read(path / directory.METRICS)
     selection = tasks.family.problem.objective.selection
+    task = read_task(path)
     for stage in stages:
-        own = select_rows(stage.name, rows)
-        canvas.write_figure(
-            folder / f"{stage.name}-curves.png",
-            functools.partial(metric_curves.draw_curves, rows=own, selection=selection),
-            size=metric_curves.measure_curves(own, selection),
-        )
+        own, title = select_rows(stage.name, rows), make_title(path, task, stage)
+        if metric_curves.is_worth_drawing(own, selection):
+            canvas.write_figure(
+                folder / f"{stage.name}-curves.png",
+                functools.partial(metric_curves.draw_curves, rows=own, selection=selection, title=title),
+                size=metric_curves.measure_curves(own, selection),
+            )
         weights = take_learner(trained[stage.name].weights, stage.positions[0])
-        write_episode(folder / f"{stage.name}-episode.png", stage, weights, tasks, settings)
+        write_episode(folder / f"{stage.name}-episode.png", stage, weights, tasks, settings, title)
 
 
 def select_rows(stage: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the lines of metrics.jsonl about replica 0 and member 0 of a stage."""
-    return [row for row in rows if row["stage"] == stage and row["replica"] == row.get("member", 0) == 0]
+    """Return the lines of metrics.jsonl about the learners of a stage, without those about its speed."""
+    return [row for row in rows if row["stage"] == stage and row["split"] != metrics.SPEED]
+
+
+def read_task(path: Path) -> str:
+    """Return the name of the task family of a run; "" if there is no config, as in a test or a benchmark."""
+    file = path / directory.CONFIG
+    return config.load(file).task.name if file.is_file() else ""
+
+
+def make_title(path: Path, task: str, stage: Stage) -> str:
+    """Return two lines: the config and the run, then what the stage is made of."""
+    run = path.absolute()
+    model, algorithm = stage.settings.model.name, stage.settings.algorithm.name
+    parts = [f"stage {stage.name}", task, model, algorithm, f"seed {stage.seed}"]
+    parts += [f"{size} {'replicas' if axis == 'replica' else 'members'}" for axis, size in stage.axes.items()]
+    return f"{run.parent.name}/{run.name}\n" + " · ".join(filter(None, parts))
 
 
 def write_episode(
-    path: Path, stage: Stage, weights: base.Weights, tasks: Tasks, settings: config.Evaluation
+    path: Path,
+    stage: Stage,
+    weights: base.Weights,
+    tasks: Tasks,
+    settings: config.Evaluation,
+    title: str = "",
 ) -> None:
     """Draw the first episode of the evaluated split, with the learner after different numbers of inner steps."""
     draw = tasks.evaluated.draw
     if draw is None:
         return
     episode, predictors = prepare_episode(stage, weights, tasks, settings)
-    canvas.write_figure(path, lambda figure: draw(figure, episode, predictors))
+
+    def draw_titled(figure) -> None:
+        draw(figure, episode, predictors)
+        own = figure.get_suptitle()  # that of the family
+        figure.suptitle("\n".join(filter(None, [title, own])), fontsize="medium", wrap=True)
+
+    canvas.write_figure(path, draw_titled)
 
 
 def prepare_episode(

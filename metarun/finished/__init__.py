@@ -7,5 +7,6 @@ drift.py          learners along tasks that drift
 task_vectors.py   tasks as vectors, and which of them are near each other
 retrieval.py      whether the nearest tasks share a fact
 comparison.py     finished runs against each other, pairwise
+run_list.py       the runs below a folder: how each stands, what came out, and in what they differ
 adaptation.py     how many inner steps each of some runs needs
 """

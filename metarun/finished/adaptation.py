@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 from metarun import errors
 from metarun.evaluation.statistics import Interval, choose_shown_metric
-from metarun.finished.candidates import name_runs
 from metarun.finished.finished_run import read_result
+from metarun.finished.run_names import name_runs
 
 
 class Curve(NamedTuple):

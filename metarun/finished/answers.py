@@ -12,8 +12,8 @@ from metarun import base
 from metarun.data import examples
 from metarun.data.examples import escape
 from metarun.errors import DataError, UsageError
-from metarun.finished import own_support
-from metarun.finished.prediction import TrainedRun, count_examples
+from metarun.finished import own_support, support_check, training_inputs
+from metarun.finished.prediction import AdaptedLearner, TrainedRun, count_examples
 
 STDIN = Path("-")
 
@@ -37,7 +37,7 @@ class Sheet(NamedTuple):
 class Answers(NamedTuple):
     """What was predicted, for every way of showing it."""
 
-    facts: dict[str, Any]  # of the support, and the accuracy if the true classes are known
+    facts: dict[str, Any]  # of the support, the accuracy if the true classes are known, and see `judge`
     records: list[dict[str, Any]]  # one for each query, for JSON
     header: list[str]
     rows: list[list[str]]  # one for each query, for CSV
@@ -65,10 +65,12 @@ def answer_pictures(run: TrainedRun, form: base.Pictures, support: Path, queries
     own = own_support.read_support(run, support)
     shape: Any = run.spec.input_shape
     pictures = examples.read_pictures(files, shape, form.inverted)
-    probabilities = run.adapt(own.examples).predict(pictures)
+    learner = run.adapt(own.examples)
+    probabilities = learner.predict(pictures)
     truth = [file.parent.name for file in files]  # of a query in a folder that is called as a class
     known = truth if all(name in own.classes for name in truth) else None
     answers = answer_classes(own, [str(file) for file in files], probabilities, known)
+    answers.facts.update(judge(learner, own.examples, pictures))
     chosen = [own.classes[index] for index in probabilities.argmax(axis=1)]
     right = [here == there for here, there in zip(chosen, known, strict=True)] if known else None
     best = probabilities.max(axis=1)
@@ -104,6 +106,23 @@ def answer_classes(
     return Answers(facts, records, header, rows, shown=3)
 
 
+def judge(learner: AdaptedLearner, support: base.Examples, queries: np.ndarray) -> dict[str, Any]:
+    """Return what tells whether the answers can be trusted.
+
+    Returns:
+      "support", how well the support itself is told apart, if classes are predicted; "outside", which inputs lie
+      outside what the run was trained on, if any do.
+    """
+    facts: dict[str, Any] = {}
+    if check := support_check.check_support(learner, support):
+        facts["support"] = check._asdict()
+    inputs = {"support": support.inputs, "queries": queries}
+    found = {name: training_inputs.find_outside(learner.run, values) for name, values in inputs.items()}
+    if outside := {name: place._asdict() for name, place in found.items() if place is not None}:
+        facts["outside"] = outside
+    return facts
+
+
 def answer_table(run: TrainedRun, support: Path, queries: list[Path]) -> Answers:
     """Take a CSV file of inputs and targets as the support, and CSV files of inputs as queries."""
     columns = int(np.prod(run.spec.input_shape))
@@ -111,10 +130,13 @@ def answer_table(run: TrainedRun, support: Path, queries: list[Path]) -> Answers
     own = own_support.read_support(run, support)
     tables = [examples.read_table(path, columns) for path in queries]
     numbers = np.concatenate([table.numbers for table in tables])
-    answers = run.adapt(own.examples).predict(numbers.reshape(-1, *run.spec.input_shape))
+    inputs = numbers.reshape(-1, *run.spec.input_shape)
+    learner = run.adapt(own.examples)
+    answers, facts = learner.predict(inputs), judge(learner, own.examples, inputs)
     texts = format_numbers(numbers)
     if run.targets == "classes":
-        return answer_classes(own, [" ".join(row) for row in texts], answers)
+        classes = answer_classes(own, [" ".join(row) for row in texts], answers)
+        return classes._replace(facts=classes.facts | facts)
     input_names = tables[0].names or own.columns[:columns] or number_columns("input", columns)
     output_names = own.columns[columns:] or number_columns("output", answers.shape[1])
     header = [escape(name) for name in (*input_names, *output_names)]
@@ -122,7 +144,8 @@ def answer_table(run: TrainedRun, support: Path, queries: list[Path]) -> Answers
     records = [
         {"input": [*map(float, row[:columns])], "output": [*map(float, row[columns:])]} for row in rows
     ]
-    return Answers({"shots": len(own.examples.inputs)}, records, header, rows, shown=len(header))
+    facts = {"shots": len(own.examples.inputs)} | facts
+    return Answers(facts, records, header, rows, shown=len(header))
 
 
 def answer_sentences(run: TrainedRun, form: base.Sentences, support: Path, queries: list[Path]) -> Answers:

@@ -8,6 +8,7 @@ import numpy as np
 
 from metarun import errors
 from metarun.finished.finished_run import read_values
+from metarun.finished.run_names import name_runs
 from metarun.runs import manifest
 
 
@@ -49,12 +50,6 @@ def collect_candidates(
         candidates += own
         left_out += [f"{label}/{stage}" for stage in result["stages"] if stage not in counted]
     return candidates, left_out
-
-
-def name_runs(paths: list[Path]) -> list[str]:
-    """Return the names of the runs: their folders, or the whole paths if two folders have one name."""
-    names = [path.resolve().name for path in paths]
-    return names if len(set(names)) == len(names) else [str(path) for path in paths]
 
 
 def collect_run(

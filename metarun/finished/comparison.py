@@ -3,7 +3,7 @@
 Reads what the runs left and computes no learner. Two learners that answered the same episodes are compared episode by
 episode: the interval of the mean difference is that of the pairs. It is narrower than the two intervals suggest if an
 episode is hard for both. Intervals are Student's, each for one pair alone: among many pairs, some exclude zero by
-chance.
+chance. So whether two learners differ is told by paired tests of all pairs together, corrected by Holm (`pairwise`).
 """
 
 import itertools
@@ -16,6 +16,7 @@ import numpy as np
 
 from metarun import errors
 from metarun.evaluation.statistics import Interval, choose_shown_metric, estimate_mean
+from metarun.finished import pairwise
 from metarun.finished.candidates import Candidate, collect_candidates
 from metarun.finished.finished_run import read_result
 
@@ -36,10 +37,12 @@ def compare(paths: list[Path], choice: Choice) -> dict[str, Any]:
 
     Returns:
       {"metric", "higher_is_better", "mode", "learner", "episodes", "ranking": [{"label", "run", "stage", "mean",
-      "ci95", "behind": {"mean", "ci95"}, "cost"}], "differences": [{"of", "minus", "mean", "ci95", "differ"}]};
-      `behind` is the difference to the best, and `differ` says whether its interval excludes zero. With replicas, each
-      value is first averaged over the replicas, and the interval is over episodes; "seeds": {"ci95", "values"} stands
-      beside it in the ranking. "left_out" has the labels of the stages that were left out.
+      "ci95", "behind": {"mean", "ci95"}, "cost"}], "differences": [{"of", "minus", "mean", "ci95", "p", "p_holm",
+      "differ"}]}; `behind` is the difference to the best, `p` the paired test's p-value for this pair alone, `p_holm`
+      the one for all pairs together, and `differ` whether `p_holm` is below 5 %. With replicas, each value is first
+      averaged over the replicas, and tests and intervals are over episodes: they are about the learners that were
+      trained, and "seeds": {"ci95", "values"} beside them in the ranking is about other seeds. "left_out" has the
+      labels of the stages that were left out.
 
     Raises:
       UsageError: fewer than two learners, or the choice was not measured, or not on the same episodes.
@@ -53,6 +56,7 @@ def compare(paths: list[Path], choice: Choice) -> dict[str, Any]:
     metric = choose_metric(candidates, choice.metric)
     higher_is_better = metric in first["higher_is_better"]
     ranked = sorted(candidates, key=lambda candidate: rank_key(candidate.values[metric], higher_is_better))
+    differences = [subtract(*pair, metric) for pair in itertools.combinations(ranked, 2)]
     return {
         "metric": metric,
         "higher_is_better": higher_is_better,
@@ -60,7 +64,7 @@ def compare(paths: list[Path], choice: Choice) -> dict[str, Any]:
         "learner": choice.learner,
         "episodes": ranked[0].episodes,
         "ranking": [describe(candidate, ranked[0], metric) for candidate in ranked],
-        "differences": [subtract(*pair, metric) for pair in itertools.combinations(ranked, 2)],
+        "differences": judge_together(differences),
         "left_out": left_out,
     }
 
@@ -93,9 +97,18 @@ def describe(candidate: Candidate, best: Candidate, metric: str) -> dict[str, An
 
 def subtract(left: Candidate, right: Candidate, metric: str) -> dict[str, Any]:
     """Return left − right, over the episodes."""
-    difference = pair(left, right, metric)
-    differ = bool(abs(difference.mean) > difference.ci95)
-    return {"of": left.label, "minus": right.label, **difference._asdict(), "differ": differ}
+    values = left.values[metric].astype(np.float64) - right.values[metric]
+    p_value = pairwise.find_p_value(values)
+    return {"of": left.label, "minus": right.label, **estimate_mean(values)._asdict(), "p": p_value}
+
+
+def judge_together(differences: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Add to each difference its p-value for all pairs together, and whether the two learners differ."""
+    corrected = pairwise.correct_by_holm([difference["p"] for difference in differences])
+    return [
+        difference | {"p_holm": p_value, "differ": p_value < pairwise.LEVEL}
+        for difference, p_value in zip(differences, corrected, strict=True)
+    ]
 
 
 def pair(left: Candidate, right: Candidate, metric: str) -> Interval:

@@ -10,7 +10,7 @@ import numpy as np
 
 from metarun import config, errors
 from metarun.config import Stage, differences
-from metarun.runs import directory, files
+from metarun.runs import catalogue, code_copies, directory, files
 
 REMEDY = "restore the file, or train again"
 
@@ -49,7 +49,7 @@ def find_run(
     """Find the run that a path means.
 
     Args:
-      path: a run directory, or RUN/checkpoints/<stage>/<step>.
+      path: a run directory, RUN/checkpoints/<stage>/<step>, or another name of a run; see `catalogue.resolve`.
       overrides: `key=value` of the evaluation and accelerator sections.
       stage: None: the one of the checkpoint, if the path is one.
       split: None: the one that the run evaluates.
@@ -58,10 +58,11 @@ def find_run(
     Raises:
       CheckpointError: there is no run.
       ConfigError: an override changes what was trained.
-      UsageError: there is no such stage, or the checkpoint is of another one.
+      UsageError: there is no such stage, the checkpoint is of another one, or several runs have the name.
     """
-    root, checkpoint = split_path(Path(path))
+    root, checkpoint = split_path(catalogue.resolve(path))
     directory.read_config(root)
+    code_copies.check(root)
     file = root / directory.CONFIG
     choices = [*overrides, *([f"evaluation.split={split}"] if split else [])]
     choices += [f"evaluation.modes=[{mode}]"] if mode else []
@@ -108,7 +109,7 @@ def read_result(path: Path) -> dict[str, Any]:
             raise errors.CheckpointError(
                 "the run is not finished: it has no result yet",
                 str(path),
-                "go on with `metarun train --resume`",
+                f"go on with `metarun train --resume {path}`",
             ) from None
         except (ValueError, RecursionError, AttributeError) as error:
             raise errors.DataError(f"the result cannot be read: {error}", str(file), REMEDY) from error

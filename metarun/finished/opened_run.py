@@ -16,7 +16,7 @@ from metarun.evaluation.episodes import FrozenEpisodes
 from metarun.finished.finished_run import FinishedRun
 from metarun.runs import checkpoints
 from metarun.runs.checkpoints import Checkpoint, Checkpoints
-from metarun.stages import Position, Stage, Trained, take_learner
+from metarun.stages import Divergence, Position, Stage, Trained, take_learner
 
 
 class OpenedRun(NamedTuple):
@@ -70,14 +70,24 @@ def open_learner(run: FinishedRun) -> OpenedLearner:
       UsageError: the task family does not have the split.
       MetarunError: what is wrong with the run, and what to do.
     """
-    opened = open_run(run)
-    settings, stage, tasks = run.config.evaluation, opened.stage, opened.tasks
+    return take_first_learner(open_run(run))
+
+
+def take_first_learner(opened: OpenedRun) -> OpenedLearner:
+    """Return the first learner of the stage that was named, or of the last one, in the first mode.
+
+    Raises:
+      UsageError: the task family does not have the split.
+    """
+    settings, stage, tasks = opened.run.config.evaluation, opened.stage, opened.tasks
     if settings.split not in tasks.data:
         what = f"the task family has no {settings.split} split"
         raise errors.UsageError(what, "the split", f"use one of {', '.join(tasks.data)}")
     algorithm = stage.build_algorithm(settings.modes[0], stage.adapted_steps, tasks.evaluated.problem)
-    step, weights = take_trained(opened, stage.positions[0])
-    return OpenedLearner(run.path, stage.name, step, weights, algorithm, settings.modes[0], settings, tasks)
+    trained, mode = take_trained(opened, stage.positions[0]), settings.modes[0]
+    return OpenedLearner(
+        opened.run.path, stage.name, trained.step, trained.weights, algorithm, mode, settings, tasks
+    )
 
 
 def freeze_episodes(opened: OpenedLearner, count: int | None = None) -> FrozenEpisodes:
@@ -96,6 +106,7 @@ def restore(
 ) -> dict[str, Trained]:
     """Restore the weights of the stages that have a checkpoint; one that was named stands in for its stage's own."""
     trained: dict[str, Trained] = {}
+    diverged: dict[int, Divergence] = {}
     for stage in stages:
         checkpoint = choose_checkpoint(run, stage.name)
         if checkpoint is None:
@@ -103,7 +114,11 @@ def restore(
         earlier = {name: before.weights for name, before in trained.items()}
         shapes = stage.trace_weights(tasks.family.sample, tasks.data["train"], earlier)
         weights = checkpoints.load_weights(checkpoint, shapes)
-        trained[stage.name] = Trained(checkpoint.step, jax.device_put(weights, device))
+        own = {
+            replica: Divergence(stage.name, step) for replica, step in checkpoint.facts.get("diverged", ())
+        }
+        diverged = {**diverged, **own}  # trials, here or in an earlier stage
+        trained[stage.name] = Trained(checkpoint.step, jax.device_put(weights, device), diverged)
     return trained
 
 

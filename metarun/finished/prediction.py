@@ -6,7 +6,8 @@
 The data that the run was trained on is not needed if the task family has an outline (`assembly.outline_tasks`).
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,14 +43,14 @@ class TrainedRun:
       mode: "inductive", if the support normalises the queries, or "transductive", if they do it themselves.
       inner_steps: of the inner loop; None: the algorithm has none.
       problem, form: how examples look, and how files of them are read.
+      tasks: the task family; its data may be shapes alone.
     """
 
     @classmethod
-    def open(cls, run: FinishedRun) -> "TrainedRun":
-        """Open the first learner of a stage, in the first mode and with the inner steps that the run evaluates."""
-        opened = opened_run.open_run(run, outline=True)
-        stage = opened.stage
-        return cls(opened, stage.positions[0], run.config.evaluation.modes[0], stage.adapted_steps)
+    def take_first(cls, opened: OpenedRun) -> "TrainedRun":
+        """Take the first learner of a stage, in the first mode and with the inner steps that the run evaluates."""
+        stage, evaluation = opened.stage, opened.run.config.evaluation
+        return cls(opened, stage.positions[0], evaluation.modes[0], stage.adapted_steps)
 
     def __init__(self, opened: OpenedRun, position: Position, mode: str, inner_steps: int | None) -> None:
         trained = opened_run.take_trained(opened, position)
@@ -57,6 +58,7 @@ class TrainedRun:
         self.weights = trained.weights
         self.mode, self.inner_steps = mode, inner_steps
         self.problem, self.form = opened.tasks.family.problem, opened.tasks.family.form
+        self.tasks = opened.tasks
         self._stage = opened.stage
         self._programs: dict[int, Programs] = {}
 
@@ -170,7 +172,7 @@ class AdaptedLearner(NamedTuple):
 
 
 def load(
-    path: Path | str,
+    path: Path | str | FinishedRun,
     *,
     stage: str | None = None,
     mode: str | None = None,
@@ -182,9 +184,11 @@ def load(
     """Open a run, or one checkpoint of it, to adapt it. Writes nothing to it.
 
     Args:
-      path: a run directory, or RUN/checkpoints/<stage>/<step>.
+      path: a run directory, RUN/checkpoints/<stage>/<step>, or another name of a run; see `catalogue.resolve`. Or
+        what `find_run` has found; then `stage` and `overrides` are those that it was found with.
       stage: which stage of the run; None: the last one, or that of the checkpoint.
-      mode: "inductive" or "transductive", what normalises the queries; None: the run's first evaluation mode.
+      mode: "inductive" or "transductive", what normalises the queries; None: inductive, so that the answer to a query
+        does not depend on the others, unless an override sets evaluation.modes.
       inner_steps: of the inner loop; None: as the run evaluates its adapted learner.
       replica, member: which of the learners that were trained side by side, if there are several; from 0.
       overrides: `key=value` of the evaluation and accelerator sections, such as "accelerator.platform=cpu".
@@ -192,13 +196,20 @@ def load(
     Raises:
       MetarunError: what is wrong with the run or with the choice, and what to do.
     """
-    run = find_run(path, overrides, stage=stage)
+    run = path if isinstance(path, FinishedRun) else find_run(path, overrides, stage=stage)
     if mode is not None and mode not in MODES:
         raise errors.UsageError(f"there is no mode {mode}", "mode", f"use one of {', '.join(MODES)}")
+    mode = mode or choose_mode(run, overrides)
     position = choose_position(run, replica, member)
     steps = choose_inner_steps(run, inner_steps)
     opened = opened_run.open_run(run, outline=True)
-    return TrainedRun(opened, position, mode or run.config.evaluation.modes[0], steps)
+    return TrainedRun(opened, position, mode, steps)
+
+
+def choose_mode(run: FinishedRun, overrides: Iterable[str]) -> str:
+    """Return the first mode that the overrides name, or inductive if they name none."""
+    is_named = any(re.match(r"evaluation(\.modes)?\s*=.*(in|trans)ductive", text) for text in overrides)
+    return run.config.evaluation.modes[0] if is_named else MODES[0]
 
 
 def choose_position(run: FinishedRun, replica: int, member: int) -> Position:
@@ -226,7 +237,7 @@ def choose_inner_steps(run: FinishedRun, inner_steps: int | None) -> int | None:
     if inner_steps is None:
         return adapted_steps
     if adapted_steps is None:
-        what = f"{run.stage_settings.algorithm.name} has no inner steps"
+        what = f"{run.stage_settings.algorithm.label} has no inner steps"
         raise errors.UsageError(what, f"stage {run.chosen_stage}", "leave the inner steps out")
     if inner_steps < 0:
         raise errors.UsageError(f"{inner_steps} inner steps cannot be taken", "inner steps", "take 0 or more")

@@ -14,8 +14,7 @@ from jaxtyping import Float
 from metarun import base, errors
 from metarun.base import PyTree
 from metarun.evaluation.episodes import FrozenEpisodes, group_episodes
-from metarun.finished.finished_run import FinishedRun
-from metarun.finished.opened_run import OpenedLearner, freeze_episodes, open_learner
+from metarun.finished.opened_run import OpenedLearner, OpenedRun, freeze_episodes, take_first_learner
 
 AT_ONCE = 32  # tasks that are embedded in parallel
 
@@ -40,13 +39,13 @@ class EmbeddedRun(NamedTuple):
     names: dict[str, tuple[str, ...]]  # names of the values of a fact, if they have names
 
 
-def embed(run: FinishedRun, count: int) -> EmbeddedRun:
-    """Embed the first `count` frozen tasks of a split.
+def embed(run: OpenedRun, count: int) -> EmbeddedRun:
+    """Embed the first `count` frozen tasks of a split with the first learner of a stage.
 
     Raises:
       MetarunError: what is wrong with the run or with the choice, and what to do.
     """
-    opened = open_learner(run)
+    opened = take_first_learner(run)
     episodes = freeze_episodes(opened, count)
     refuse_without_embedding(opened, episodes)
     tasks, names = name_groups(embed_tasks(opened, episodes), episodes)

@@ -32,6 +32,9 @@ class Bystander(RunDirectory):
     ) -> None:
         """Write nothing."""
 
+    def renew_status(self, stage: str, step: int) -> None:
+        """Write nothing."""
+
     def write_result(self, result: dict[str, Any]) -> None:
         """Write nothing."""
 

@@ -4,6 +4,7 @@ config.yaml   environment.json   status.json   metrics.jsonl   result.json   log
 episodes/<stage>-<split>.npz     checkpoints/<stage>/<step>/
 """
 
+import contextlib
 import datetime
 import fcntl
 import io
@@ -11,21 +12,24 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from metarun import errors
-from metarun.runs import environment, files
+from metarun.runs import environment, files, process_identity
 from metarun.runs.metrics import MetricsFile
 
 if TYPE_CHECKING:
     from metarun.runs.checkpoints import Checkpoints
 
 CONFIG, STATUS, METRICS, RESULT = "config.yaml", "status.json", "metrics.jsonl", "result.json"
-LOG, LOCK = "log.txt", "lock"
+LOG, LOCK, ENVIRONMENT = "log.txt", "lock", "environment.json"
+
+STATUS_SECONDS = 10.0  # at least, between two renewals of status.json
 
 _NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
 
@@ -39,8 +43,21 @@ def make_path(config_name: str, root: Path = Path("runs")) -> Path:
 def find_newest(config_name: str, root: Path = Path("runs")) -> Path | None:
     """Return the last run of a config that got as far as writing its config; None if there is none."""
     folders = files.child(root, config_name).glob("*")
-    runs = [path for path in folders if _NAME.fullmatch(path.name) and (path / CONFIG).is_file()]
+    runs = [path for path in folders if has_stamp(path) and (path / CONFIG).is_file()]
     return max(runs, key=_age, default=None)
+
+
+def has_stamp(run: Path) -> bool:
+    """Return whether a run has the name that `make_path` gives it."""
+    return bool(_NAME.fullmatch(run.name))
+
+
+def is_run(names: Collection[str]) -> bool:
+    """Return whether a folder with these names in it is a run directory, perhaps of a run that never got a config."""
+    known = {LOCK, METRICS, LOG}
+    return (CONFIG in names and not {LOCK, STATUS}.isdisjoint(names)) or (
+        LOCK in names and known >= set(names)
+    )
 
 
 def _age(run: Path) -> tuple[str, int]:
@@ -78,6 +95,7 @@ class RunDirectory:
         self.resumed = resumed  # whether there was a run to go on with
         self.log = path / LOG
         self._lock = lock
+        self._written = -STATUS_SECONDS  # when status.json was written
         self.metrics = MetricsFile(path / METRICS)
 
     @classmethod
@@ -95,16 +113,16 @@ class RunDirectory:
                 what = "this is a file"
                 raise errors.RunDirectoryError(what, str(path), "choose another --run-dir") from error
         _refuse_foreign(path)
-        lock = _lock(path)
+        held = take_lock(path)
         try:
             resumed = _refuse_foreign(path)
             if resumed and not resume:
                 remedy = "add --resume to go on with it, or choose another --run-dir"
                 raise errors.RunDirectoryError("there is a run here already", str(path), remedy)
             _remove_leftovers(path)
-            return cls(path, lock, resumed)
+            return cls(path, held, resumed)
         except BaseException:
-            os.close(lock)
+            os.close(held)
             raise
 
     def write_config(self, text: str) -> None:
@@ -116,8 +134,13 @@ class RunDirectory:
         return read_config(self.path)
 
     def write_environment(self, argv: list[str], devices: list[str]) -> None:
-        """Write the versions, the machine, the commits, and an allow-list of variables."""
-        files.write_json(self.path / "environment.json", environment.describe(argv, devices))
+        """Write the versions, the machine, the commits, and an allow-list of variables.
+
+        A resumed run keeps, as "begun", when, where and with which command it was begun.
+        """
+        file = self.path / ENVIRONMENT
+        begun = environment.read_begin(file) if self.resumed else {}
+        files.write_json(file, environment.describe(argv, devices) | begun)
 
     def write_status(
         self, status: str, stage: str | None = None, step: int | None = None, message: str | None = None
@@ -128,9 +151,15 @@ class RunDirectory:
             "stage": stage,
             "step": step,
             "updated": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "pid": os.getpid(),
+            **process_identity.describe_process(),
         }
         files.write_json(self.path / STATUS, content | ({"message": message} if message else {}))
+        self._written = time.monotonic()
+
+    def renew_status(self, stage: str, step: int) -> None:
+        """Write how far the running run is, unless that was written a few seconds ago."""
+        if time.monotonic() - self._written > STATUS_SECONDS:
+            self.write_status("running", stage, step)
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write the final evaluation of every stage."""
@@ -162,8 +191,20 @@ class RunDirectory:
     def __enter__(self) -> "RunDirectory":
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is not None and issubclass(kind, errors.ConfigError):
+            self._remove_unused()
         self.close()
+
+    def _remove_unused(self) -> None:
+        """Remove the directory of a refused config, and the folders that `make_path` named if nothing else is there."""
+        if self.resumed or (self.path / "checkpoints").exists():
+            return
+        with contextlib.suppress(OSError):
+            shutil.rmtree(self.path)
+            if has_stamp(self.path):
+                self.path.parent.rmdir()
+                self.path.parent.parent.rmdir()
 
 
 def _refuse_foreign(path: Path) -> bool:
@@ -174,18 +215,20 @@ def _refuse_foreign(path: Path) -> bool:
     """
     with files.storage_errors(path):
         names = {entry.name for entry in path.iterdir() if not entry.name.startswith(files.TEMPORARY)}
-    is_new = not names
-    was_killed_early = LOCK in names and names <= {LOCK, METRICS, LOG}  # before it had a config
-    if is_new or was_killed_early:
+    if not names:
         return False
-    if CONFIG in names and names & {LOCK, STATUS}:  # many a project folder has a config.yaml
-        return True
+    if is_run(names):  # one that was killed before it had a config is begun anew
+        return CONFIG in names
     remedy = "choose another --run-dir: an empty one, or one that does not exist yet"
     raise errors.RunDirectoryError("the folder is not empty and is no run", str(path), remedy)
 
 
-def _lock(path: Path) -> int:
-    """Take the lock, and write our process id into it for whoever comes second."""
+def take_lock(path: Path) -> int:
+    """Take the lock of a run, write our process id into it for whoever comes second, and return its descriptor.
+
+    Raises:
+      RunDirectoryError: another process holds it.
+    """
     with files.storage_errors(path / LOCK):
         descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         try:

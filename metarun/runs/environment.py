@@ -2,6 +2,7 @@
 
 import datetime
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
@@ -47,6 +48,15 @@ def describe(argv: Sequence[str], devices: Sequence[str] = ()) -> dict[str, Any]
         "git": {"metarun": _source_commit(), "cwd": _commit(Path.cwd())},
         "variables": select_variables(os.environ),
     }
+
+
+def read_begin(file: Path) -> dict[str, Any]:
+    """Return {"begun": time, argv and cwd of the first start} from an environment.json; {} if it does not say."""
+    try:
+        content = json.loads(file.read_text("utf-8"))
+        return {"begun": content.get("begun") or {key: content[key] for key in ("time", "argv", "cwd")}}
+    except (OSError, ValueError, LookupError, AttributeError, RecursionError):
+        return {}
 
 
 def select_variables(variables: Mapping[str, str]) -> dict[str, str]:

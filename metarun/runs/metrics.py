@@ -1,13 +1,39 @@
-"""metrics.jsonl: one JSON object a line. All that a run reports elsewhere comes from these lines."""
+"""metrics.jsonl: one JSON object a line. All that a run reports elsewhere comes from these lines.
+
+A line begins with stage, replica, member (in a stage with copies), split and step. The splits are
+
+train        the metrics of every outer step, of every learner
+validation   mode, the metrics with their intervals, and the seconds of training before it, of every learner
+speed        about one a second, of all learners together: learning_rate (of the step before), seconds (of training, in
+             all), tasks_per_second (since the last such line), memory_peak_bytes (of a device; without one, of the
+             process). Times differ from run to run, so these lines are no part of what a resumed run repeats.
+"""
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 from metarun import errors
 from metarun.runs import files, strict_json
+
+BATCH = 1 << 20  # bytes that `read_on` reads at once
+SPEED = "speed"  # the split of the lines that say how fast a training is
+
+
+class Place(NamedTuple):
+    """How far a reader has come."""
+
+    size: int = 0  # bytes before it
+    tail: bytes = b""  # the line that ends there
+
+
+class Batch(NamedTuple):
+    """Some lines, and the place behind them."""
+
+    rows: list[dict[str, Any]]
+    end: Place
 
 
 class MetricsFile:
@@ -71,6 +97,42 @@ def read(path: Path) -> list[dict[str, Any]]:
     except FileNotFoundError as error:
         raise errors.DataError("no metrics here", str(path), "give the directory of a run") from error
     return [_parse(line, f"{path}:{number}") for number, line in enumerate(lines, start=1)]
+
+
+def read_on(path: Path, place: Place) -> Iterator[Batch]:
+    """Yield the complete lines after a place, in batches; all of them if a resumed run has cut the file back since.
+
+    Raises:
+      DataError: there is no such file, or a complete line is no JSON object.
+    """
+    try:
+        file = path.open("rb")
+    except FileNotFoundError as error:
+        raise errors.DataError("no metrics here", str(path), "give the directory of a run") from error
+    with file:
+        if not _is_behind(file, place):
+            place = Place()
+        while content := _read_lines(file, place.size):
+            *lines, _ = content.split(b"\n")
+            rows = [_parse(line, f"{path}, after byte {place.size}") for line in lines]
+            place = Place(place.size + len(content), lines[-1])
+            yield Batch(rows, place)
+
+
+def _is_behind(file: BinaryIO, place: Place) -> bool:
+    """Return whether the line that ends at the place is the one that was read there."""
+    line = b"\n" + place.tail + b"\n" if place.size > len(place.tail) + 1 else place.tail + b"\n"
+    file.seek(max(0, place.size - len(line)))
+    return place.size == 0 or file.read(len(line)) == line
+
+
+def _read_lines(file: BinaryIO, start: int) -> bytes:
+    """Return about BATCH bytes of complete lines from a place on; a longer line is returned whole."""
+    file.seek(start)
+    content = file.read(BATCH)
+    while b"\n" not in content and (more := file.read(BATCH)):
+        content += more
+    return content[: content.rfind(b"\n") + 1]
 
 
 def _parse(line: bytes, where: str) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def report_status(run: RunDirectory) -> Iterator[None]:
 
 
 def read_progress(run: RunDirectory) -> tuple[str | None, int | None]:
-    """Return stage and step of the last checkpoint, as status.json has them."""
+    """Return stage and step, as status.json has them: of the last checkpoint, or of a few seconds after it."""
     try:
         status = json.loads((run.path / directory.STATUS).read_text())
         return status["stage"], status["step"]

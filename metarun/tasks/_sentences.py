@@ -10,10 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import sacrebleu
 from jaxtyping import Array, Bool, Float, Int
 
-from metarun import base
+from metarun import base, errors
 from metarun.tasks import _drawing
 
 PAD, BEGIN, END = range(3)  # PAD fills a row, BEGIN stands before a target, END closes a sentence
@@ -104,6 +103,20 @@ def make_decoding_step(predict: Callable, inputs: Mapping[str, Array]) -> tuple[
 HIGHER_IS_BETTER = ("token_accuracy", "exact_match", "bleu", "chrf")
 
 
+def make_scores(tokenizer: str) -> tuple[Any, Any]:
+    """Return sacrebleu's BLEU and chrF.
+
+    Raises:
+      ConfigError: sacrebleu is not installed.
+    """
+    try:
+        import sacrebleu
+    except ImportError as error:
+        what = "translations are scored by sacrebleu, which is not installed"
+        raise errors.ConfigError(what, "task", "pip install 'metarun[text]'") from error
+    return sacrebleu.BLEU(tokenize=tokenizer, force=True), sacrebleu.CHRF()
+
+
 def make_objective(spell: Callable[[Any], list[str]], tokenizer: str) -> base.Objective:
     """Make the objective: cross-entropy of the next token; greedy translations with the highest BLEU are the best.
 
@@ -114,7 +127,7 @@ def make_objective(spell: Callable[[Any], list[str]], tokenizer: str) -> base.Ob
       spell: tokens [example, token] -> sentences.
       tokenizer: the tokenizer of sacrebleu's BLEU: "none" for words between spaces, "13a" for text with punctuation.
     """
-    bleu, chrf = sacrebleu.BLEU(tokenize=tokenizer, force=True), sacrebleu.CHRF()
+    bleu, chrf = make_scores(tokenizer)
 
     def measure(logits, targets):
         return {"loss": cross_entropy(logits, targets), "token_accuracy": token_accuracy(logits, targets)}

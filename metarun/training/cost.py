@@ -21,7 +21,8 @@ from metarun.stages import Stage
 from metarun.training import loop, operations
 from metarun.training.loop import Program, State
 from metarun.training.pace import CHUNK_SECONDS, Pace
-from metarun.training.stage_run import Session, StageRun
+from metarun.training.session import Session
+from metarun.training.stage_run import StageRun
 
 STEPS = 10  # steps to time, beside a first one
 LONGEST = 20.0  # seconds, after which no more steps are timed

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from metarun.stages import Position, Stage
+from metarun.training.trial_chunk import ALIVE
 
 NAMED = 8  # learners that a message names at most
 
@@ -13,20 +14,32 @@ NAMED = 8  # learners that a message names at most
 def make_training_rows(stage: Stage, first: int, metrics: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     """Return a line of metrics.jsonl for every step and learner; step n is the state's n-th update.
 
+    A trial that has diverged has no lines after that step.
+
     Args:
       first: the steps before these.
       metrics: {name: [step, replica, member]}.
     """
-    columns = [column.reshape(len(column), -1).T.tolist() for column in metrics.values()]
-    learners = [  # one after the other: (head of its lines, its values at every step)
-        (make_head(stage, position, "train"), list(zip(*values, strict=True)))
-        for position, *values in zip(stage.positions, *columns, strict=True)
+    shown = {name: column for name, column in metrics.items() if name != ALIVE}
+    columns = [column.reshape(len(column), -1).T.tolist() for column in shown.values()]
+    alive = metrics.get(ALIVE, np.ones_like(metrics["loss"], bool))
+    flags = alive.reshape(len(alive), -1).T.tolist()
+    learners = [  # one after the other: (head of its lines, its values at every step, whether it trained at each)
+        (make_head(stage, position, "train"), list(zip(*values, strict=True)), trained)
+        for position, trained, *values in zip(stage.positions, flags, *columns, strict=True)
     ]
     return [
-        {**head, "step": first + number + 1, **dict(zip(metrics, steps[number], strict=True))}
+        {**head, "step": first + number + 1, **dict(zip(shown, steps[number], strict=True))}
         for number in range(len(metrics["loss"]))
-        for head, steps in learners
+        for head, steps, trained in learners
+        if trained[number]
     ]
+
+
+def average_metrics(metrics: dict[str, np.ndarray]) -> dict[str, float]:
+    """Return the means over the steps and the learners, of trials while they train."""
+    alive = metrics.get(ALIVE, np.ones_like(metrics["loss"], bool))
+    return {name: float(column[alive].mean()) for name, column in metrics.items() if name != ALIVE}
 
 
 def make_head(stage: Stage, position: Position, split: str) -> dict[str, Any]:
@@ -52,5 +65,12 @@ def format_position(stage: Stage, position: Position) -> str:
     """Return `replica 2 (seed 2) member 0`."""
     words = [f"{axis} {place}" for axis, place in position.items()]
     if "replica" in position:
-        words[0] += f" (seed {stage.seed + position['replica']})"
+        words[0] += f" ({format_trial(stage, position['replica'])})"
     return " ".join(words)
+
+
+def format_trial(stage: Stage, replica: int) -> str:
+    """Return `seed 2`, and for a trial its numbers: `seed 2, algorithm.inner_lr 0.1`."""
+    listed = stage.trials.numbers if stage.has_trials and stage.trials else ()
+    values = [f"{number.path} {number.values[replica]:g}" for number in listed]
+    return ", ".join([f"seed {stage.list_seeds()[replica]}", *values])

@@ -29,6 +29,7 @@ from metarun.stages import STEPS, Stage
 from metarun.training import optimizer
 from metarun.training.gradient import make_gradient
 from metarun.training.optimizer import Optimizer
+from metarun.training.trial_chunk import Trials, make_trial_chunk
 
 CAPACITY = 1000  # steps of the longest chunk: the rows of the program's table of metrics
 
@@ -44,8 +45,11 @@ class Chunk(NamedTuple):
     """What some consecutive steps gave."""
 
     state: State
-    metrics: dict[str, np.ndarray]  # {name: [step, replica, member]}, the mean over the tasks of each step
-    # [replica, member]: whether the last of these steps was finite; a step that is not ends the chunk
+    # {name: [step, replica, member]}, the mean over the tasks of each step. Trials have `trial_chunk.ALIVE`, too:
+    # whether a learner still trained at the step; if not, its other metrics mean nothing.
+    metrics: dict[str, np.ndarray]
+    # [replica, member]: whether the last of these steps was finite; a step that is not ends the chunk. For trials:
+    # whether all steps were, in this chunk and before it.
     finite: np.ndarray
 
 
@@ -60,12 +64,18 @@ class Loop(NamedTuple):
     # The stage whose numbers are arguments of the compiled program; None: all numbers are constants in it.
     stage: Stage | None = None
 
+    @property
+    def has_trials(self) -> bool:
+        """Whether the replicas are trials."""
+        return self.stage is not None and self.stage.has_trials
+
 
 class Program(NamedTuple):
     """The compiled loop of one stage."""
 
-    # (state, first step, count <= CAPACITY) -> Chunk; takes over the state's memory
-    run: Callable[[State, int, int], Chunk]
+    # (state, first step, count <= CAPACITY) -> Chunk; takes over the state's memory. Trials also want to know which
+    # of them are alive; without that, all are.
+    run: Callable[..., Chunk]
     compile_seconds: float
     traced: jax.stages.Traced  # from which `training.cost` counts operations
     compiled: jax.stages.Compiled  # and reads memory
@@ -127,28 +137,47 @@ def make_chunk(outer_step: Callable) -> Callable:
     return chunk
 
 
+def make_trial_step(loop: Loop) -> Callable:
+    """Make what `make_step` makes, for one trial: (state, data, key, step, numbers of the trial) -> …"""
+
+    def outer_step(state: State, data: PyTree, key: PRNGKeyArray, step, values: Numbers):
+        return make_step(take_numbers(loop, values))(state, data, key, step)
+
+    return outer_step
+
+
+def make_learners_chunk(loop: Loop, axes: int) -> Callable:
+    """Make what `make_chunk` makes, or for trials `make_trial_chunk`, for all learners that a device has."""
+    if not loop.has_trials:
+        outer_step = make_step(loop)
+        for _ in range(axes):
+            outer_step = jax.vmap(outer_step, in_axes=(0, None, 0, None))
+        return make_chunk(outer_step)
+    trial_step = make_trial_step(loop)
+    for axis in reversed(range(axes)):  # the members of a trial share its numbers
+        trial_step = jax.vmap(trial_step, in_axes=(0, None, 0, None, None if axis else 0))
+    return make_trial_chunk(trial_step, CAPACITY)
+
+
 def make_program(loop: Loop, axes: int) -> Callable:
-    """Make what `make_chunk` makes, for all learners of a stage on the mesh; keys are [replica, member].
+    """Make what `make_learners_chunk` makes, for all learners of a stage on the mesh; keys are [replica, member].
 
     With replicas every device takes its own replicas through the steps and waits for no other device; the steps taken
     are then an array, one number for each replica.
     """
-    outer_step = make_step(loop)
-    for _ in range(axes):
-        outer_step = jax.vmap(outer_step, in_axes=(0, None, 0, None))
-    chunk = make_chunk(outer_step)
+    chunk = make_learners_chunk(loop, axes)
     if not meshes.has_replicas(loop.mesh):
         return chunk
 
-    def run_replicas(state: State, data: PyTree, keys: Key[Array, "replica ..."], first_step, count):
-        state, table, taken, finite = chunk(state, data, keys, first_step, count)
+    def run_replicas(state: State, data: PyTree, keys: Key[Array, "replica ..."], first_step, count, *trials):
+        state, table, taken, finite = chunk(state, data, keys, first_step, count, *trials)
         return state, table, jnp.full(keys.shape[:1], taken), finite
 
     shared, everywhere = PartitionSpec(meshes.REPLICA), PartitionSpec()
     run_all = jax.shard_map(
         run_replicas,
         mesh=loop.mesh,
-        in_specs=(shared, everywhere, shared, everywhere, everywhere),
+        in_specs=(shared, everywhere, shared, everywhere, everywhere, *[shared] * loop.has_trials),
         out_specs=(shared, PartitionSpec(None, meshes.REPLICA), shared, shared),
         check_vma=False,
     )
@@ -161,17 +190,17 @@ def fill_rows(run_all: Callable, rows: int) -> Callable:
     The first replicas are computed a second time in the places that are left, and what that gives is dropped.
     """
 
-    def run_uneven(state: State, data: PyTree, keys: Key[Array, "replica ..."], first_step, count):
+    def run_uneven(state: State, data: PyTree, keys: Key[Array, "replica ..."], first_step, count, *trials):
         replicas = keys.shape[0]
         order = np.resize(np.arange(replicas), -(-replicas // rows) * rows)
-        filled = jax.tree.map(lambda leaf: leaf[order], (state, keys))
-        state, table, taken, finite = run_all(filled[0], data, filled[1], first_step, count)
+        filled = jax.tree.map(lambda leaf: leaf[order], (state, keys, trials))
+        state, table, taken, finite = run_all(filled[0], data, filled[1], first_step, count, *filled[2])
         kept = jax.tree.map(lambda leaf: leaf[:replicas], (state, taken, finite))
         return kept[0], jax.tree.map(lambda column: column[:, :replicas], table), *kept[1:]
 
-    def run(state: State, data: PyTree, keys: Key[Array, "replica ..."], first_step, count):
+    def run(state: State, data: PyTree, keys: Key[Array, "replica ..."], first_step, count, *trials):
         even = keys.shape[0] % rows == 0
-        return (run_all if even else run_uneven)(state, data, keys, first_step, count)
+        return (run_all if even else run_uneven)(state, data, keys, first_step, count, *trials)
 
     return run
 
@@ -205,19 +234,27 @@ def compile_program(loop: Loop, data: PyTree, key: Key[Array, "..."], state: Sta
 
     listed = loop.stage.list_numbers() if loop.stage else {}
     step_and_count = put_number(0), put_number(0)
-    traced, chosen = numbers.trace(
-        chunk, listed, state, data, key, *step_and_count, donate_argnums=1, out_shardings=shardings
-    )
+    everybody = np.ones(key.shape, bool)
+    differing = loop.stage.differing if loop.stage else {}
+
+    def make_trials(alive: np.ndarray) -> tuple[Trials, ...]:
+        return (meshes.share_out(Trials(differing, alive), loop.mesh),) if loop.has_trials else ()
+
+    arguments = (state, data, key, *step_and_count, *make_trials(everybody))
+    traced, chosen = numbers.trace(chunk, listed, *arguments, donate_argnums=1, out_shardings=shardings)
     compiled = traced.lower().compile()
     compile_seconds = time.perf_counter() - started
 
-    def run(state: State, first_step: int, count: int) -> Chunk:
+    def run(state: State, first_step: int, count: int, alive: np.ndarray = everybody) -> Chunk:
         state, table, taken, finite = compiled(
-            dict(chosen), state, data, key, put_number(first_step), put_number(count)
+            dict(chosen), state, data, key, put_number(first_step), put_number(count), *make_trials(alive)
         )
         taken, finite = jax.device_get((taken, finite))
-        rows = int(taken.min())  # a device whose replicas stayed finite went on
+        # A device whose replicas stayed finite went on. For trials that counts, else it does not.
+        rows = int(taken.max() if loop.has_trials else taken.min())
         metrics = {name: np.asarray(column)[:rows] for name, column in jax.device_get(table).items()}
+        if loop.has_trials:
+            return Chunk(state, metrics, np.asarray(finite))
         ended_here = (taken == rows).reshape(taken.shape + (1,) * (finite.ndim - taken.ndim))
         return Chunk(state, metrics, np.asarray(finite | ~ended_here))
 

@@ -6,27 +6,27 @@ answer to signals. None of these changes the numbers: only steps do, and they de
 
 import logging
 import time
-from dataclasses import asdict, dataclass, replace
-from typing import NamedTuple
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Key
 
-from metarun import base, config, errors, hardware, meshes, numbers, signals, trees
-from metarun.assembly import Tasks
-from metarun.hosts.processes import Processes
+from metarun import base, config, errors, meshes, numbers, trees
 from metarun.hosts.transfers import collect
-from metarun.progress import Progress
 from metarun.runs import checkpoints
 from metarun.runs.checkpoints import Checkpoint
-from metarun.runs.directory import RunDirectory
-from metarun.stages import Stage, take_learner
-from metarun.training import learner_log, loop, optimizer
+from metarun.stages import Divergence, Stage, take_learner
+from metarun.training import learner_log, loop, optimizer, speedometer
+from metarun.training.facts import Facts, read_facts, write_facts
 from metarun.training.loop import Loop, Program, State
 from metarun.training.optimizer import Optimizer
 from metarun.training.pace import Pace
+from metarun.training.session import Session
+from metarun.training.survivors import Survivors
 from metarun.training.validation import is_better, make_validation
 
 logger = logging.getLogger("metarun")
@@ -34,37 +34,11 @@ logger = logging.getLogger("metarun")
 CHECKPOINT_SECONDS = 60.0  # between two checkpoints, if the config gives no steps
 
 
-class Session(NamedTuple):
-    """What all stages of a run share."""
-
-    run: RunDirectory
-    devices: list[jax.Device]  # of all processes
-    tasks: Tasks  # on `device`
-    evaluation: config.Evaluation
-    checkpoint: config.Checkpoint
-    progress: Progress
-    stop: signals.StopRequest
-    processes: Processes = Processes()  # this process alone
-    accelerator: config.Accelerator = config.Accelerator()
-
-    @property
-    def device(self) -> jax.Device:
-        """The device of this process that has the tasks, and measures."""
-        return hardware.select_own(self.devices)
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a checkpoint records beside the state, so that a resumed run is the uninterrupted one."""
-
-    step: int = 0
-    best: float | None = None  # the best validation so far
-    seconds: float = 0.0  # spent in training
-    metrics_bytes: int = 0  # length of metrics.jsonl
-
-
 class StageRun:
-    """The training of a stage, after the stages whose weights are `earlier`, from the checkpoint `begun`."""
+    """The training of a stage, after the stages whose weights are `earlier`, from the checkpoint `begun`.
+
+    Trials that have `diverged` in an earlier stage take no part.
+    """
 
     def __init__(
         self,
@@ -72,6 +46,7 @@ class StageRun:
         stage: Stage,
         earlier: dict[str, base.Weights],
         begun: Checkpoint | None = None,
+        diverged: Mapping[int, Divergence] | None = None,
     ) -> None:
         self.session, self.stage, self.begun = session, stage, begun
         mesh = make_mesh(stage, session.devices, session.accelerator)
@@ -85,6 +60,8 @@ class StageRun:
         self.data = meshes.replicate(session.tasks.data["train"], mesh)
         self.earlier = meshes.share_out(earlier, mesh)
         self.facts = Facts()
+        self.survivors = Survivors(stage, diverged or {})
+        self.speedometer = speedometer.Speedometer(stage, session.devices)
         self.state: State
         self.keys: Array  # [replica, member]
         self.last_save = time.monotonic()
@@ -102,6 +79,7 @@ class StageRun:
             logger.info("%s begins after step %d", name, self.facts.step)
             tasks_per_step = training.tasks_per_step * len(self.stage.positions)
             progress.stage_started(name, self.facts.step, training.steps, tasks_per_step)
+            self.session.run.write_status("running", name, self.facts.step)
             if self.facts.step < training.steps:
                 self.advance_to_end()
         progress.stage_ended(name)
@@ -115,8 +93,8 @@ class StageRun:
 
     def begin(self) -> tuple[State, Key[Array, "..."]]:
         """Return the state before the first step and the keys of the stage, from one program."""
-        arguments = (self.stage.list_seeds(), self.data, self.earlier)
-        state, keys, finite = numbers.jit(self.make_start, self.stage.list_numbers())(*arguments)
+        make_start = numbers.jit(self.make_start, self.stage.list_numbers())
+        state, keys, finite = make_start(*self.list_start_arguments())
         if not finite:
             self.refuse_not_finite(state.weights)
         return state, keys
@@ -126,32 +104,51 @@ class StageRun:
 
         A stage without steps left needs no memory of the optimizer, so its checkpoint may have been published without.
         """
-        shapes, _, _ = jax.eval_shape(self.make_start, {}, self.stage.list_seeds(), self.data, self.earlier)
+        shapes, _, _ = jax.eval_shape(self.make_start, {}, *self.list_start_arguments())
         spread = self.session.processes.spread
         weights, memory = spread(lambda: checkpoints.load_weights(begun, shapes.weights), shapes.weights), ()
         self.facts = read_facts(begun)
+        self.survivors.restore(self.facts.diverged)
         if self.facts.step < self.stage.training.steps:
             memory = spread(lambda: checkpoints.load_memory(begun, shapes.memory), shapes.memory)
         return State(weights, memory), self.stage.make_keys()
 
+    def list_start_arguments(self) -> tuple[Any, ...]:
+        """Return what `make_start` takes beside the numbers that all replicas share."""
+        return dict(self.stage.differing), self.stage.list_seeds(), self.data, self.earlier
+
     def make_start(
-        self, values: numbers.Numbers, seeds, data, earlier
+        self, values: numbers.Numbers, differing: numbers.Numbers, seeds, data, earlier
     ) -> tuple[State, Key[Array, "..."], Bool[Array, ""]]:
         """Return the state before the first step, the keys, and whether the weights are finite; jittable.
 
         Args:
           values: the numbers of the stage, or some of them; see `Stage.take_numbers`.
+          differing: the numbers in which the trials differ, [replica].
         """
         stage = self.stage.take_numbers(values)
         keys = stage.make_keys(seeds)
-        weights = stage.make_start(self.loop.sample)(data, keys, earlier)
-        memory = make_memory(optimizer.build(stage.training), len(stage.axes))(weights)
+        weights = stage.make_start(self.loop.sample, differing)(data, keys, earlier)
+
+        def remember(own: numbers.Numbers, weights: base.Weights):
+            chain = optimizer.build(stage.take_numbers(own).training)
+            return make_memory(chain, len(stage.axes) - bool(differing))(weights)
+
+        memory = (jax.vmap(remember) if differing else remember)(differing, weights)
         return State(weights, memory), keys, trees.all_finite(weights)
 
     def refuse_not_finite(self, weights: base.Weights) -> None:
-        """Raise DivergedError: the stage begins with an infinity or a NaN, and its steps may never look at it."""
+        """Raise DivergedError: the stage begins with an infinity or a NaN, and its steps may never look at it.
+
+        Trials go on without those that begin so, if there are others.
+        """
         all_finite = jax.jit(trees.all_finite)
         finite = [bool(all_finite(take_learner(weights, position))) for position in self.stage.positions]
+        if self.stage.has_trials:
+            self.survivors.note_start(finite)
+            self.facts = replace(self.facts, diverged=self.survivors.list_own())
+            if self.survivors.alive.any():
+                return
         diverged = learner_log.name_diverged(self.stage, finite)
         raise errors.DivergedError(
             f"the stage {self.stage.name} begins with weights that are not finite{diverged}",
@@ -184,15 +181,22 @@ class StageRun:
         ends = [(first // period + 1) * period for period in periods if period]
         count = self.session.processes.share(pace.next(first, [*ends, self.stage.training.steps]))
         started = time.perf_counter()
-        self.state, metrics, finite = program.run(self.state, first, count)
+        alive = (self.survivors.alive,) if self.stage.has_trials else ()
+        self.state, metrics, finite = program.run(self.state, first, count, *alive)
         seconds = time.perf_counter() - started
         steps = len(metrics["loss"])
-        self.session.run.metrics.append(learner_log.make_training_rows(self.stage, first, metrics))
-        if not finite.all():
+        rows = learner_log.make_training_rows(self.stage, first, metrics)
+        rows += self.speedometer.make_rows(first + steps, steps, seconds, self.facts.seconds)
+        self.session.run.metrics.append(rows)
+        if self.stage.has_trials:
+            self.survivors.note_steps(first, metrics, finite)
+            self.facts = replace(self.facts, diverged=self.survivors.list_own())
+        if not (finite.any() if self.stage.has_trials else finite.all()):
             self.session.run.metrics.sync()
             raise self.make_divergence(first + steps, finite)
         self.facts = replace(self.facts, step=first + steps, seconds=self.facts.seconds + seconds)
-        means = {name: float(column.mean()) for name, column in metrics.items()}
+        self.session.run.renew_status(self.stage.name, self.facts.step)
+        means = learner_log.average_metrics(metrics)
         self.session.progress.advanced(self.stage.name, self.facts.step, steps, seconds, means)
         pace.learn(steps, seconds)
 
@@ -212,13 +216,13 @@ class StageRun:
         metrics.sync()
         self.facts = replace(self.facts, metrics_bytes=metrics.size())
         weights, memory = collect(self.state)
-        self.saved.save(self.facts.step, weights, memory, asdict(self.facts), best)
+        self.saved.save(self.facts.step, weights, memory, write_facts(self.facts), best)
         self.session.processes.meet()
         self.session.run.write_status("running", self.stage.name, self.facts.step)
         self.last_save = time.monotonic()
 
     def note_validation(self) -> bool:
-        """Measure the validation split and write a line for every learner; return whether it is the best so far.
+        """Measure the validation split and write a line for every learner that still trains; return whether it is best.
 
         The best of several learners is that of their mean: one checkpoint holds them all.
         """
@@ -228,12 +232,13 @@ class StageRun:
         weights = collect(self.state.weights)
         if not self.session.processes.is_first:
             return False  # the first process measures, and says whether it is the best
-        learners = self.validate(weights)
+        measured = zip(self.stage.positions, self.validate(weights), self.survivors.flags, strict=True)
+        positions, learners, _ = zip(*[entry for entry in measured if entry[2]], strict=True)
         head = {"step": self.facts.step, "mode": self.session.evaluation.modes[0]}
         end = {"seconds": round(self.facts.seconds, 3)}
         self.session.run.metrics.append(
             learner_log.make_head(self.stage, position, "validation") | head | metrics | end
-            for position, metrics in zip(self.stage.positions, learners, strict=True)
+            for position, metrics in zip(positions, learners, strict=True)
         )
         means = {name: sum(metrics[name] for metrics in learners) / len(learners) for name in learners[0]}
         logger.info("%s step %d, validation %s", self.stage.name, self.facts.step, means)
@@ -273,22 +278,3 @@ def make_memory(chain: Optimizer, axes: int):
     for _ in range(axes):
         remember = jax.vmap(remember)
     return remember
-
-
-def read_facts(checkpoint: Checkpoint) -> Facts:
-    """Return what a checkpoint recorded beside the state.
-
-    Raises:
-      CheckpointError: it was written by a version that recorded something else.
-    """
-    facts = dict(checkpoint.facts)
-    if isinstance(facts.get("best"), str):  # JSON has no infinity: "inf"
-        facts["best"] = float(facts["best"])
-    try:
-        return Facts(**facts)
-    except TypeError as error:
-        raise errors.CheckpointError(
-            f"the checkpoint records other facts than this version of metarun: {error}",
-            str(checkpoint.path),
-            "use the version in the run's environment.json, or train again",
-        ) from error

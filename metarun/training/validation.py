@@ -30,7 +30,13 @@ def make_validation(
 
     frozen = episodes.freeze(tasks, settings, "validation")
     measure = make_measurement(
-        choose({}), frozen, stage.at_once, len(stage.axes), stage.list_numbers(), choose
+        choose({}),
+        frozen,
+        stage.at_once,
+        len(stage.axes),
+        stage.list_numbers(),
+        choose,
+        stage.differing,
     )
 
     def validate(weights: base.Weights) -> list[Metrics]:

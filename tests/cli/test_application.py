@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -9,15 +10,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import metarun
 from helpers.commands import Said, assert_three_lines
 from helpers.runs import SINGLE, read_json
-from metarun import config, errors, experiment, plugins
+from metarun import assembly, config, errors, experiment, plugins
 from metarun.cli import failures
 from metarun.cli.train import name_config
+from metarun.data import observers
+from metarun.evaluation import measurement
 from metarun.finished import remeasurement
+from metarun.finished.finished_run import find_run
 from metarun.runs import checkpoints, manifest
 from metarun.runs.directory import RunDirectory
 
@@ -60,8 +65,8 @@ cli.main()
 
 
 def test_an_unknown_plug_in_is_a_usage_error_that_suggests_the_nearest(metarun_):
-    said = metarun_("list", "mamL")
-    assert_three_lines(said, 2, "mamL", "did you mean maml?")
+    said = metarun_("list", "mamml")
+    assert_three_lines(said, 2, "mamml", "did you mean maml?")
     assert len(said.err) == 3
 
 
@@ -144,6 +149,45 @@ def test_a_disk_that_takes_no_more_exits_with_8(config_file, tmp_path, limit):
     assert_three_lines(said, 8)
     newest = checkpoints.Checkpoints(tmp_path / "run/checkpoints/maml").newest_valid()
     assert newest is None or newest.step <= 24
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["list", "maml"], ["train", "small.yaml", "--print-config"], ["data", "list"]]
+)
+def test_an_output_that_takes_no_more_exits_with_8(config_file, words):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "metarun", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+        )
+    assert_three_lines(Said(done.returncode, [], done.stderr.splitlines()), 8, "No space left")
+    assert len(done.stderr.splitlines()) == 3
+
+
+def test_a_reader_that_has_left_is_no_error(config_file):
+    command = f"{sys.executable} -m metarun list | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "Task families:\n" and done.stderr == ""
+
+
+def test_a_config_that_is_refused_late_leaves_no_run_directory(metarun_, config_file):
+    assert_three_lines(metarun_("train", config_file, "evaluation.ways=3"), 3, "has no ways")
+    assert not Path("runs").exists()
+    Path("runs/small/other").mkdir(parents=True)
+    assert metarun_("train", config_file, "evaluation.ways=3").code == 3
+    assert metarun_("train", config_file, "evaluation.ways=3", "--run-dir", "place/run").code == 3
+    assert [path.name for path in Path("runs/small").iterdir()] == ["other"]
+    assert list(Path("place").iterdir()) == []
+
+
+def test_a_config_that_is_refused_on_resume_leaves_the_run(metarun_, single, config_file, tmp_path):
+    run = shutil.copytree(single, tmp_path / "copy")
+    before = sorted(path.name for path in run.rglob("*"))
+    assert metarun_("train", config_file, "seed=9", "--resume", "--run-dir", run).code == 3
+    assert sorted(path.name for path in run.rglob("*")) == before
 
 
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])
@@ -262,6 +306,31 @@ def test_a_result_that_is_not_finite_is_still_json(metarun_, single, monkeypatch
     assert metarun_("eval", single).code == 0
 
 
+def test_numbers_that_are_not_finite_are_named_in_the_result(metarun_, single):
+    command = ["eval", single, "evaluation.adapted_steps=3", "evaluation.episodes=4"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measurement, "score_columns", spoil_adapted(measurement.score_columns))
+        table, found = metarun_(*command), metarun_(*command, "--json")
+    assert "not finite in 2 episodes" in table.out[2] and "nan" not in "\n".join(table.out)
+    assert table.out[1].split()[2] == "unadapted" and "not finite" not in table.out[1]
+    assert table.out[-1].startswith("not finite: ")
+    loss = json.loads(found.out[0])["stages"]["maml"]["inductive"]["adapted"]["loss"]
+    assert loss == {"mean": "nan", "ci95": "nan", "not_finite": 2}
+
+
+def spoil_adapted(score):
+    """Make a `score_columns` whose second variant, the adapted learner, overflows in two episodes."""
+    calls = iter([False, True] * 2)
+
+    def spoil(objective, columns, axes):
+        scored = score(objective, columns, axes)
+        if next(calls):
+            scored = {name: np.where(np.arange(4) < 2, np.nan, column) for name, column in scored.items()}
+        return scored
+
+    return spoil
+
+
 def test_the_printed_config_is_the_config(metarun_, config_file, tmp_path):
     said = metarun_("train", config_file, "seed=7", "--print-config")
     assert said.code == 0
@@ -303,6 +372,37 @@ print("heavy", sorted({{"jax", "flax", "optax", "orbax", "matplotlib"}} & set(sy
     assert done.stdout.splitlines()[-1] == "heavy []"
 
 
+@pytest.mark.parametrize("command", ["eval", "online", "embed"])
+def test_the_override_that_help_names_is_taken(metarun_, single, command):
+    words = " ".join(metarun_(command, "--help").out).split()
+    (example,) = [word.rstrip(".") for word in words if re.fullmatch(r"[a-z.]+=\w+\.?", word)]
+    assert find_run(single, [example]).config.evaluation.shots == 5
+
+
+def test_work_on_data_is_shown_by_every_command_that_builds_a_family(
+    metarun_, single, config_file, monkeypatch
+):
+    def build(*_):
+        observers.current_observer()(46, 46, "decoding")
+        raise errors.DataError("enough", "here", "stop")
+
+    for name in ("build_tasks", "outline_tasks"):
+        monkeypatch.setattr(assembly, name, build)
+    Path("s.csv").write_text("1,1\n2,1\n")
+    for words in (
+        ["train", config_file, "--dry-run"],
+        ["train", config_file, "--dry-run", "--cost"],
+        ["train", config_file, "--run-dir", "run"],
+        ["eval", single],
+        ["predict", single, "--support", "s.csv", "--query", "s.csv"],
+        ["embed", single],
+        ["online", single],
+        ["doctor"],
+    ):
+        said = metarun_(*words)
+        assert said.code == 4 and any(line.startswith("decoding: 46 of 46") for line in said.err), words
+
+
 def test_help_lists_the_commands(metarun_):
     said = metarun_("--help")
     assert said.code == 0
@@ -341,6 +441,18 @@ def test_data_list_says_what_is_missing(metarun_, monkeypatch, tmp_path):
 def test_data_verify_exits_with_4_where_files_are_missing(metarun_, monkeypatch, tmp_path):
     monkeypatch.setenv("METARUN_DATA", str(tmp_path))
     assert_three_lines(metarun_("data", "verify", "omniglot"), 4, "metarun data fetch omniglot")
+
+
+def test_a_file_that_is_missing_is_not_called_altered(metarun_, monkeypatch, tmp_path):
+    monkeypatch.setenv("METARUN_DATA", str(tmp_path))
+    assert metarun_("data", "verify", "omniglot").err[0] == "error: 2 of 2 files of omniglot are missing"
+    (tmp_path / "omniglot").mkdir()
+    (tmp_path / "omniglot/images_background.zip").write_bytes(b"something else")
+    said = metarun_("data", "verify", "omniglot")
+    assert said.err[0] == "error: 1 of 2 files of omniglot is missing, 1 is not as published"
+    (tmp_path / "omniglot/images_evaluation.zip").write_bytes(b"something else")
+    said = metarun_("data", "verify", "omniglot")
+    assert said.err[0] == "error: 2 of 2 files of omniglot are not as published"
 
 
 def test_data_verify_accepts_the_published_files(metarun_, data_root):

@@ -11,6 +11,7 @@ from PIL import Image
 from helpers.runs import BOTH, SINGLE, train
 from metarun import assembly
 from metarun.figures import canvas, metric_curves, run_pictures
+from metarun.runs import metrics
 
 
 def assert_picture(path: Path, width: int, height: int) -> None:
@@ -83,7 +84,7 @@ def test_a_learner_without_inner_steps_has_one_predictor_without_a_number(tmp_pa
     assert list(seen) == [None]
 
 
-def test_pictures_are_of_the_first_replica_and_member(tmp_path):
+def test_every_stage_has_its_pictures(tmp_path):
     both = train(tmp_path / "run", BOTH, pictures=True)
     assert {file.name for file in (both / "pictures").iterdir()} == {
         f"{stage}-{kind}.png" for stage in ("base", "other") for kind in ("curves", "episode")
@@ -129,11 +130,64 @@ def test_a_stage_of_one_step_shows_it():
     assert line.get_marker() == "o"
 
 
-def test_long_curves_are_drawn_as_means_of_equal_parts():
-    steps, means = metric_curves.thin(np.stack([np.arange(1000.0), np.arange(1000.0) % 5], axis=1))
-    assert len(steps) == metric_curves.POINTS
-    np.testing.assert_allclose(means, 2.0)
-    assert (np.diff(steps) > 0).all()
+@pytest.mark.parametrize("count", [1, 199, 200, 201, 250, 399, 400, 401, 1000])
+def test_every_point_of_a_curve_is_the_mean_of_as_many_steps(count):
+    steps = np.arange(1.0, count + 1)
+    curve = metric_curves.Curve(steps, np.stack([steps, 2 * steps]))
+    thinned, width = metric_curves.thin(curve), metric_curves.find_width(count)
+    assert len(thinned.steps) == -(-count // width) <= metric_curves.POINTS
+    np.testing.assert_allclose(thinned.values, [thinned.steps, 2 * thinned.steps])
+    np.testing.assert_allclose(np.diff(thinned.steps)[:-1], width)
+    assert thinned.steps[-1] == count - (width - 1) / 2
+    assert (np.diff(thinned.steps) > 0).all()
+
+
+def test_the_band_reaches_from_the_lowest_to_the_highest_learner():
+    """A learner that has diverged, as a trial may, leaves the others their band."""
+    rows = [
+        row(step, loss=value * step) | {"replica": place}
+        for step in (1, 2, 3)
+        for place, value in enumerate((1, 3, 5))
+    ]
+    rows = [line for line in rows if (line["replica"], line["step"]) != (2, 3)]
+    rows += [validated(2, 4.0) | {"replica": 0}, validated(2, 6.0) | {"replica": 1}]
+    (axes,) = draw(rows).axes
+    training, validation = axes.get_lines()
+    np.testing.assert_allclose(training.get_ydata(), [3, 6, 6])
+    np.testing.assert_allclose(validation.get_ydata(), [5])
+    assert training.get_label() == "training, 3 learners"
+    corners = axes.collections[0].get_paths()[0].vertices
+    for step, low, high in ((1, 1, 5), (2, 2, 10), (3, 3, 9)):
+        heights = corners[corners[:, 0] == step][:, 1]
+        assert (heights.min(), heights.max()) == (low, high)
+
+
+def test_the_band_of_one_learner_is_the_interval_over_episodes():
+    (axes,) = draw([validated(2, 4.0, 0.5), validated(4, 3.0, 0.25)]).axes
+    corners = axes.collections[0].get_paths()[0].vertices[:, 1]
+    assert (corners.min(), corners.max()) == (2.75, 4.5)
+
+
+def test_a_metric_without_a_finite_number_has_no_panel_and_one_step_is_no_curve():
+    rows = [row(1, loss=0.5, rate=math.nan), row(2, loss=0.4, rate=math.nan)]
+    assert [axes.get_ylabel() for axes in draw(rows).axes] == ["loss"]
+    assert metric_curves.is_worth_drawing(rows, "loss")
+    assert not metric_curves.is_worth_drawing(rows[:1], "loss")
+    assert not metric_curves.is_worth_drawing([], "loss")
+
+
+def test_the_title_names_config_run_and_stage(tmp_path, monkeypatch):
+    written = {}
+    monkeypatch.setattr(
+        canvas, "write_figure", lambda path, draw, **size: written.setdefault(path.name, draw)
+    )
+    train(tmp_path / "maml" / "one", SINGLE, pictures=True)
+    for name, draw_picture in written.items():
+        figure = Figure()
+        draw_picture(figure)
+        expected = "maml/one\nstage maml · sinusoid · mlp · maml · seed 0"
+        assert figure.get_suptitle() == expected, name
+    assert set(written) == {"maml-curves.png", "maml-episode.png"}
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", math.nan, math.inf])
@@ -142,9 +196,12 @@ def test_numbers_that_are_not_finite_do_not_hinder_a_picture(tmp_path, value, ev
     """As metrics.jsonl holds them: spelled as words."""
     good = value if everywhere else 0.5
     rows = [row(1, loss=good), row(2, loss=value), validated(2, value, value), validated(4, good, good)]
+    rows += [row(3, loss=good), validated(6, good, value)]
     path = tmp_path / "pictures/curves.png"
     canvas.write_figure(path, lambda figure: metric_curves.draw_curves(figure, rows, "loss"))
-    assert_picture(path, 960, 540)
+    assert metric_curves.is_worth_drawing(rows, "loss") != everywhere
+    if not everywhere:
+        assert_picture(path, 960, 540)
 
 
 def test_a_run_without_a_line_of_metrics_is_an_empty_figure(tmp_path):
@@ -153,8 +210,9 @@ def test_a_run_without_a_line_of_metrics_is_an_empty_figure(tmp_path):
     assert path.is_file()
 
 
-def test_only_the_lines_of_a_stage_are_in_its_curves():
+def test_only_the_lines_of_a_stage_and_none_about_speed_are_in_its_curves():
     rows = [
         row(number, loss=1.0) | {"stage": name} for number, name in enumerate(("first", "second", "first"))
     ]
+    rows.append(row(7, metrics.SPEED) | {"stage": "first"})
     assert [line["step"] for line in run_pictures.select_rows("first", rows)] == [0, 2]

@@ -5,6 +5,7 @@ import io
 import json
 import operator
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from metarun.finished import answers
 from metarun.finished.finished_run import find_run
 from metarun.finished.opened_run import open_run
 from metarun.finished.prediction import TrainedRun
+from metarun.runs import picture_range
 
 pytestmark = pytest.mark.usefixtures("own_place")
 
@@ -228,6 +230,42 @@ def test_a_name_that_a_terminal_would_obey_is_printed_without_its_power(picture_
     assert "�[31m�.png" in (folders / "answers.csv").read_text()
 
 
+def test_a_transductive_run_answers_one_query_alone_as_it_does_among_many(
+    picture_run, folders, metarun_, tmp_path
+):
+    shutil.copytree(picture_run, tmp_path / "transductive")
+    file = tmp_path / "transductive" / "config.yaml"
+    file.write_text(file.read_text().replace("[inductive, transductive]", "[transductive]"))
+    command = ["predict", tmp_path / "transductive", "--support", folders / "support", "--json"]
+    many = json.loads(metarun_(*command, "--query", folders / "query").out[0])
+    assert many["mode"] == "inductive"
+    for record in many["predictions"][:2]:
+        (alone,) = json.loads(metarun_(*command, "--query", record["input"]).out[0])["predictions"]
+        assert alone["probabilities"] == pytest.approx(record["probabilities"], abs=1e-5)
+
+
+def test_the_last_line_says_how_well_the_support_is_told_apart(picture_run, folders, metarun_):
+    command = ["predict", picture_run, "--support", folders / "support", "--query", folders / "query"]
+    run, own = metarun.load(picture_run), drawings.make_examples([1, 3, 2, 2])
+    right = 0
+    for place in range(1, 8):  # the first class has one drawing alone
+        others = np.delete(np.arange(8), place)
+        learner = run.adapt((own.inputs[others], own.targets[others]))
+        right += learner.predict(own.inputs[place : place + 1]).argmax() == own.targets[place]
+    assert f"; support: {right} of 7 told apart, left out one by one; " in metarun_(*command).out[-1]
+
+
+def test_pictures_unlike_those_of_the_training_are_warned_of(picture_run, folders, metarun_, tmp_path):
+    run = shutil.copytree(picture_run, tmp_path / "noted")
+    known = picture_range.measure_range({"images": drawings.make_split()["images"]})
+    picture_range.write(run, known)
+    command = ["predict", run, "--support", folders / "support", "--query"]
+    assert metarun_(*command, folders / "query").err == []
+    drawings.write_picture(tmp_path / "paper.png", np.zeros((16, 16), np.uint8))
+    (line,) = metarun_(*command, tmp_path / "paper.png").err
+    assert line.startswith("warning: 1 of 1 inputs of the queries lie outside what the run was trained on")
+
+
 # Tables
 
 
@@ -282,13 +320,23 @@ def test_bad_tables_are_three_plain_lines(single, tmp_path, metarun_, support, q
     assert said.code == 4 and len(said.err) == 3 and what in said.err[0], said.err
 
 
-def test_a_folder_is_no_table_and_a_table_has_no_contact_sheet(single, tmp_path, metarun_):
+def test_a_folder_is_no_table_and_a_table_has_no_contact_sheet(single, tmp_path, metarun_, monkeypatch):
     query = tmp_path / "query.csv"
     query.write_text("1\n")
     assert metarun_("predict", single, "--support", tmp_path, "--query", query).code == 4
     command = ["predict", single, "--support", curve(tmp_path / "support.csv"), "--query", query]
+    monkeypatch.setattr(answers, "answer", lambda *_: pytest.fail("computed"))
     said = metarun_(*command, "--sheet", tmp_path / "sheet.png")
-    assert said.code == 2 and not (tmp_path / "sheet.png").exists()
+    assert said.code == 2 and not (tmp_path / "sheet.png").exists() and said.out == []
+
+
+def test_a_table_beyond_the_training_is_warned_of(single, tmp_path, metarun_):
+    (tmp_path / "query.csv").write_text("0.2\n9\n")
+    command = ["predict", single, "--support", curve(tmp_path / "support.csv"), "--query"]
+    said = metarun_(*command, tmp_path / "query.csv", "--json")
+    (line,) = said.err
+    assert line.startswith("warning: 1 of 2 inputs of the queries lie outside") and line.endswith("is 9 here")
+    assert json.loads(said.out[0])["outside"]["queries"]["outside"] == 1
 
 
 def test_a_table_with_names_of_classes_is_classified(tmp_path):

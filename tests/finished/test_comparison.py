@@ -82,6 +82,29 @@ def test_every_pair_is_compared_and_close_ones_do_not_differ(runs):
     assert differ == {frozenset("ab"): True, frozenset("bc"): True, frozenset("ac"): False}
 
 
+def test_a_pair_that_differs_alone_may_not_differ_among_many(tmp_path):
+    generator = np.random.default_rng(3)
+    columns = [generator.normal(0, 1, COUNT) for _ in range(6)]
+    step = generator.normal(0, 1, COUNT)
+    columns[1] = columns[0] + step - step.mean() + 2.3 * step.std(ddof=1) / COUNT**0.5
+    paths = [make_run(tmp_path / name, column) for name, column in zip("abcdef", columns, strict=True)]
+    for count, differs in ((2, True), (6, False)):
+        compared = comparison.compare(paths[:count], Choice(metric="loss"))
+        pair = next(entry for entry in compared["differences"] if {entry["of"], entry["minus"]} == {"a", "b"})
+        assert abs(pair["mean"]) > pair["ci95"]
+        assert (pair["differ"], pair["p_holm"] < 0.05) == (differs, differs)
+        assert pair["p"] < 0.05
+
+
+def test_runs_of_one_config_are_called_by_the_keys_that_differ(tmp_path, values):
+    paths = [
+        make_run(tmp_path / f"maml/20260101-000000-aaa{seed}", column, config=f"seed: {seed}\n")
+        for seed, column in enumerate(values)
+    ]
+    labels = {entry["label"] for entry in comparison.compare(paths, Choice())["ranking"]}
+    assert labels == {"maml seed=0", "maml seed=1", "maml seed=2"}
+
+
 def test_the_stages_of_one_run_are_compared_and_costs_add_up(tmp_path, values):
     run = make_run(tmp_path / "run", values[0], stages=("teacher", "student"))
     compared = comparison.compare([run], Choice(metric="loss"))

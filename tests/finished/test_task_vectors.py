@@ -47,7 +47,7 @@ def run(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def embedded(run) -> EmbeddedRun:
-    return task_vectors.embed(find_run(run), 40)
+    return task_vectors.embed(open_run(find_run(run)), 40)
 
 
 def make_vectors(vectors: Any, raw: Any = None, **facts: Any) -> TaskVectors:

@@ -6,10 +6,10 @@ from metarun.runs.directory import RunDirectory
 COUNT = 30
 
 
-def make_run(path, values, stages=("maml",), digest="abc", split="test"):
+def make_run(path, values, stages=("maml",), digest="abc", split="test", config="seed: 0\n"):
     """Make a finished run with these values [episode], worse by 1 in each further stage; checkpoints hold no arrays."""
     with RunDirectory.open(path, False) as run:
-        run.write_config("seed: 0\n")
+        run.write_config(config)
         run.write_status("done")
         result = {
             "modes": ["inductive"],
@@ -20,7 +20,8 @@ def make_run(path, values, stages=("maml",), digest="abc", split="test"):
         }
         for number, stage in enumerate(stages):
             columns = {"loss": values + number, "accuracy": -values}
-            result["stages"][stage] = {"step": 7, "inductive": {"adapted": {name: {} for name in columns}}}
+            means = {name: {"mean": float(column.mean()), "ci95": 0.5} for name, column in columns.items()}
+            result["stages"][stage] = {"step": 7, "inductive": {"adapted": means}}
             named = {f"inductive/adapted/{name}": column for name, column in columns.items()}
             run.write_episodes(stage, split, named)
             folder = path / "checkpoints" / stage / "7"

@@ -85,8 +85,8 @@ def read_json(path: Path) -> dict:
 
 
 def lines(path: Path, split: str | None = None) -> list[str]:
-    """Return the lines of metrics.jsonl without the time that they took."""
-    rows = metrics.read(path / "metrics.jsonl")
+    """Return the lines of metrics.jsonl without the time that they took, and without those about speed."""
+    rows = [row for row in metrics.read(path / "metrics.jsonl") if row["split"] != metrics.SPEED]
     for row in rows:
         row.pop("seconds", None)
     return [json.dumps(row) for row in rows if split in (None, row["split"])]

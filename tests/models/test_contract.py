@@ -7,161 +7,34 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers import builders, compiled, gradients, trees
+from helpers import builders, trees
 from metarun import base, plugins
 from metarun.models import conv4
+from metarun.testing import model_checks
 
 KEY = jax.random.key(0)
-
-
-def accepted_spec(name: str) -> base.Spec:
-    """The first of the specs that the model can be built for."""
-    for spec in builders.SPECS:
-        try:
-            builders.build_model(name, spec)
-        except ValueError:
-            continue
-        return spec
-    raise AssertionError(f"{name} refuses every spec of builders.SPECS: add one that it accepts")
-
-
-def normalisations(name: str) -> list[str]:
-    known = {field.name for field in plugins.list_fields("model", name)}
-    return ["batch", "layer", "none"] if "normalisation" in known else ["default"]
-
-
-MODELS = [(name, kind) for name in plugins.list_names("model") for kind in normalisations(name)]
-every_model = pytest.mark.parametrize(("name", "normalisation"), MODELS)
-
-
-class Case:
-    """A model with its parameters and some inputs."""
-
-    def __init__(self, name: str, normalisation: str) -> None:
-        self.spec = accepted_spec(name)
-        self.model = builders.build_model(name, self.spec, normalisation=normalisation)
-        self.support, self.query, others = (self.examples(seed, 3) for seed in (1, 2, 3))
-        self.others_replaced = each(  # all queries but the first
-            lambda own, other: np.concatenate(
-                [own[:1], 5 * other[1:] if own.dtype.kind == "f" else other[1:]]
-            ),
-            self.query,
-            others,
-        )
-        self.shapes = jax.eval_shape(self.model.init, KEY, self.support)
-        self.params = trees.normal_like(self.shapes, 4)  # no bias is 0, no scale 1
-        self.apply = jax.jit(self._apply)
-
-    def _apply(self, params, inputs, reference=None):
-        return self.model.apply(params, inputs, reference=reference)
-
-    def examples(self, seed: int, count: int):
-        inputs = builders.inputs_for(self.spec, np.random.default_rng(seed), count)
-        return jax.tree.map(jax.device_put, inputs) if self.spec.vocabulary is not None else inputs
-
-
-def each(function, *trees):
-    """`function` of arrays, on every array of the inputs."""
-    return jax.tree.map(function, *trees)
-
-
-@functools.cache
-def make_case(name: str, normalisation: str) -> Case:
-    return Case(name, normalisation)
+MODELS = [
+    (name, normalisation)
+    for name in plugins.list_own_names("model")
+    for normalisation in model_checks.list_normalisations(name)
+]
+PROMISES = [
+    (*model, check)
+    for model in MODELS
+    for check in (*model_checks.CHECKS, *model_checks.SOME_CHECKS.get(model[1], ()))
+]
 
 
 @pytest.fixture
-def case(name, normalisation) -> Case:
-    return make_case(name, normalisation)
-
-
-@every_model
-def test_outputs_and_features_have_a_row_an_example(case):
-    assert {leaf.dtype for leaf in jax.tree.leaves(case.params)} == {jnp.dtype("float32")}
-    outputs = case.apply(case.params, case.query)
-    positions = () if case.spec.vocabulary is None else case.query["prefix"].shape[1:]
-    assert outputs.shape == (3, *positions, case.spec.output_size)
-    assert outputs.dtype == jnp.float32
-    assert np.isfinite(np.asarray(outputs)).all()
-    features = jax.eval_shape(case.model.embed, case.params, case.query)
-    assert (features.ndim, features.shape[0], features.dtype) == (2, 3, jnp.float32)
-
-
-@every_model
-def test_parameters_are_a_function_of_the_key_and_of_the_shape_of_the_inputs(case):
-    init = jax.jit(case.model.init)
-    params = init(KEY, case.support)
-    trees.assert_equal(init(KEY, case.examples(4, 3)), params)
-    assert trees.differ(init(jax.random.key(1), case.support), params)
-    assert all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(params))
-    of_more = jax.eval_shape(case.model.init, KEY, case.examples(2, 4))
-    assert trees.kind_of(of_more) == trees.kind_of(case.shapes)
-
-
-@every_model
-def test_under_vmap_over_parameters_every_task_computes_as_if_alone(case):
-    tasks = [trees.normal_like(case.params, seed) for seed in range(3)]
-    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *tasks)
-    together = jax.jit(jax.vmap(case.apply, in_axes=(0, None, None)))(stacked, case.query, case.support)
-    alone = np.stack([case.apply(params, case.query, case.support) for params in tasks])
-    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5 * np.abs(alone).max())
-
-
-@every_model
-def test_the_gradient_of_a_loss_is_that_of_differences(case):
-    """It is taken of the sum over both modes: a wrong derivative of either makes that of the sum wrong."""
-    with gradients.float64():
-        params, support, query = gradients.to_float64((case.params, case.support, case.query))
-        noise = trees.normal_like(params, 9)
-        params = each(lambda leaf, part: np.asarray(leaf) + 0.1 * np.asarray(part), params, noise)
-
-        def loss(params):
-            outputs = [case.model.apply(params, query, reference=reference) for reference in (None, support)]
-            return jnp.mean(jnp.sin(jnp.stack(outputs)))
-
-        gradients.assert_gradient_is_that_of_differences(loss, params)
-
-
-@pytest.mark.parametrize(("name", "normalisation"), [model for model in MODELS if model[1] == "batch"])
-def test_without_a_reference_batch_normalisation_lets_queries_see_each_other(case):
-    queries = case.query, case.others_replaced
-    together, replaced = (np.asarray(case.apply(case.params, query)) for query in queries)
-    assert np.abs(together[0] - replaced[0]).max() > 1e-3
-
-
-@pytest.mark.parametrize(("name", "normalisation"), [model for model in MODELS if model[1] == "batch"])
-def test_with_a_reference_batch_normalisation_depends_on_it(case):
-    references = case.support, 5 * case.support
-    own, other = (np.asarray(case.apply(case.params, case.query, reference)) for reference in references)
-    assert np.abs(own - other).max() > 1e-3
-
-
-@every_model
-def test_with_the_support_as_reference_no_query_depends_on_another(case):
-    together = case.apply(case.params, case.query, case.support)
-    replaced = np.asarray(case.apply(case.params, case.others_replaced, case.support))
-    np.testing.assert_allclose(replaced[0], np.asarray(together)[0], rtol=1e-5, atol=1e-6)
-    alone = [
-        np.asarray(case.apply(case.params, compiled.select(case.query, slice(i, i + 1)), case.support))[0]
-        for i in range(3)
-    ]
-    np.testing.assert_allclose(together, np.stack(alone), rtol=1e-5, atol=1e-6)
-
-
-@every_model
-def test_a_reference_of_the_same_examples_is_no_reference(case):
-    own = case.apply(case.params, case.query, case.query)
-    np.testing.assert_allclose(own, case.apply(case.params, case.query), rtol=1e-5, atol=1e-6)
+def case(name, normalisation) -> model_checks.Case:
+    return model_checks.make_case(name, normalisation)
 
 
 @pytest.mark.parametrize(
-    ("name", "normalisation"), [model for model in MODELS if model[1] in ("layer", "none")]
+    ("name", "normalisation", "check"), PROMISES, ids=lambda part: getattr(part, "__name__", part)
 )
-def test_without_batch_statistics_the_reference_is_ignored_and_queries_are_independent(case):
-    plain = np.asarray(case.apply(case.params, case.query))
-    trees.assert_equal(np.asarray(case.apply(case.params, case.query, case.support)), plain)
-    replaced = np.asarray(case.apply(case.params, case.others_replaced))
-    np.testing.assert_allclose(replaced[0], plain[0], rtol=1e-5, atol=1e-6)
+def test_a_model_keeps_its_promise(case, check):
+    check(case)
 
 
 @pytest.mark.parametrize("normalisation", ["batch", "layer", "none"])

@@ -205,10 +205,36 @@ def test_status_says_where_the_run_is(tmp_path):
         running = json.loads((tmp_path / "status.json").read_text())
         run.write_status("diverged", "maml", 11, "the loss is nan")
         diverged = json.loads((tmp_path / "status.json").read_text())
-    assert running.keys() == {"status", "stage", "step", "updated", "pid"}
+    assert running.keys() == {"status", "stage", "step", "updated", "pid", "host", "process_started"}
     assert (running["status"], running["stage"], running["step"]) == ("running", "maml", 10)
     assert running["pid"] == os.getpid()
     assert diverged["message"] == "the loss is nan"
+
+
+def test_a_running_status_is_renewed_at_a_modest_pace(tmp_path, monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    with RunDirectory.open(tmp_path, resume=False) as run:
+        run.write_status("running", "maml", 0)
+        steps = []
+        for step in range(1, 31):
+            clock[0] += 1.0
+            run.renew_status("maml", step)
+            steps.append(json.loads((tmp_path / "status.json").read_text())["step"])
+    assert sorted(set(steps)) == [0, 11, 22]
+
+
+def test_a_resumed_run_remembers_the_command_that_began_it(tmp_path):
+    contents = []
+    for command in ("a.yaml", "--resume", "again"):
+        with RunDirectory.open(tmp_path, resume=True) as run:
+            run.write_config("seed: 0\n")
+            run.write_environment(["metarun", command], [])
+            run.write_status("failed")
+        contents.append(json.loads((tmp_path / "environment.json").read_text()))
+    assert "begun" not in contents[0]
+    assert [content["begun"]["argv"][1] for content in contents[1:]] == ["a.yaml", "a.yaml"]
+    assert contents[2]["argv"] == ["metarun", "again"]
 
 
 def test_episodes_have_the_same_bytes_for_the_same_values_and_need_no_pickle(tmp_path, monkeypatch):

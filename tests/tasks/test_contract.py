@@ -9,156 +9,21 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from helpers import builders, tracing, trees
+from helpers import builders, trees
 from metarun import plugins
 from metarun.tasks import sinusoid
-
-COUNT = 64  # episodes
-every_family = pytest.mark.parametrize("name", plugins.list_names("task"))
+from metarun.testing import family_checks
 
 
-class Case:
-    """A family as configured by default, and some of its training episodes."""
-
-    def __init__(self, name: str) -> None:
-        self.family = builders.build_task(name)
-        self.traced = tracing.Counted(self.family.sample)
-        self.sample = jax.jit(jax.vmap(self.traced, in_axes=(None, 0)))
-        self.data = {split: jax.device_put(arrays) for split, arrays in self.family.data.items()}
-        self.episodes = self.episodes_of("train", 0)
-
-    def episodes_of(self, split: str, seed: int):
-        return jax.device_get(self.sample(self.data[split], jax.random.split(jax.random.key(seed), COUNT)))
+@functools.cache
+def make_case(name: str) -> family_checks.Case:
+    return family_checks.Case(builders.build_task(name))
 
 
-make_case = functools.cache(Case)
-
-
-def inputs_of(part):
-    """The inputs, or the source sentences of a translation."""
-    return part.inputs["source"] if isinstance(part.inputs, dict) else part.inputs
-
-
-@pytest.fixture
-def case(name: str) -> Case:
-    return make_case(name)
-
-
-@every_family
-def test_there_is_training_and_test_data(case):
-    assert {"train", "test"} <= set(case.family.data) <= {"train", "validation", "test"}
-
-
-@every_family
-def test_every_split_gives_episodes_of_the_same_shapes_and_dtypes(case):
-    key = jax.random.key(0)
-    kinds = [trees.kind_of(jax.eval_shape(case.family.sample, data, key)) for data in case.data.values()]
-    assert all(kind == kinds[0] for kind in kinds)
-    batched = jax.tree.map(lambda leaf: (COUNT, *leaf.shape), kinds[0])
-    assert jax.tree.map(np.shape, case.episodes) == batched
-
-
-@every_family
-def test_many_keys_need_one_trace(case):
-    before = case.traced.traces
-    for seed in range(1, 4):
-        case.episodes_of("train", seed)
-    assert case.traced.traces == before
-
-
-@every_family
-def test_an_episode_is_a_function_of_its_key(case):
-    trees.assert_equal(case.episodes_of("train", 0), case.episodes)
-    for part in ("support", "query"):
-        inputs = getattr(case.episodes, part).inputs
-        for leaf in jax.tree.leaves(inputs):
-            assert len(np.unique(leaf.reshape(COUNT, -1), axis=0)) == COUNT
-
-
-@every_family
-def test_an_episode_alone_is_that_of_the_batch(case):
-    keys = jax.random.split(jax.random.key(0), COUNT)
-    alone = jax.jit(case.family.sample)(case.data["train"], keys[5])
-    trees.assert_close(alone, jax.tree.map(lambda leaf: leaf[5], case.episodes), rtol=1e-5, atol=1e-6)
-
-
-@every_family
-def test_support_and_query_share_no_example(case):
-    support, query = (
-        inputs_of(part).reshape(COUNT, part.targets.shape[1], -1)
-        for part in (case.episodes.support, case.episodes.query)
-    )
-    same = (support[:, :, None] == query[:, None]).all(axis=-1)
-    assert not same.any()
-
-
-@every_family
-def test_episodes_are_as_the_spec_tells_the_model(case):
-    spec = case.family.problem.spec
-    for part in (case.episodes.support, case.episodes.query):
-        assert inputs_of(part).shape[2:] == spec.input_shape
-        if spec.vocabulary is not None:
-            tokens = jax.tree.leaves((part.inputs, part.targets))
-            assert all(leaf.dtype == np.int32 and leaf.min() >= 0 for leaf in tokens)
-            assert part.inputs["source"].max() < spec.vocabulary
-            assert max(part.targets.max(), part.inputs["prefix"].max()) < spec.output_size
-            assert part.inputs["prefix"].shape == part.targets.shape
-            continue
-        assert part.inputs.dtype == np.float32
-        if np.issubdtype(part.targets.dtype, np.integer):
-            assert part.targets.dtype == np.int32
-            assert set(np.unique(part.targets)) == set(range(spec.output_size))
-        else:
-            assert part.targets.dtype == np.float32
-            assert part.targets.shape[2:] == (spec.output_size,)
-
-
-@every_family
-def test_facts_say_something_different_of_different_tasks(case):
-    facts = jax.tree.leaves(case.episodes.facts)
-    assert facts
-    assert all(len(leaf) == COUNT and np.isfinite(leaf).all() for leaf in facts)
-    assert (
-        len(np.unique(np.concatenate([leaf.reshape(COUNT, -1) for leaf in facts], axis=1), axis=0))
-        > COUNT / 2
-    )
-
-
-@every_family
-def test_the_objective_measures_outputs_of_the_size_of_the_spec(case):
-    query = jax.tree.map(lambda leaf: leaf[0], case.episodes.query)
-    objective = case.family.problem.objective
-
-    @jax.jit
-    def measure(query):
-        outputs = silence(case.family)(query.inputs)
-        return objective.metrics(lambda inputs: outputs, query), objective.loss(outputs, query.targets)
-
-    metrics, loss = jax.device_get(measure(query))
-    if objective.score is not None:
-        metrics = {name: np.asarray(value) for name, value in objective.score(metrics).items()}
-    assert objective.selection in metrics
-    assert all(value.shape == () and np.isfinite(value) for value in metrics.values())
-    assert loss == metrics["loss"]
-
-
-def silence(family):
-    """A predictor that answers zeros, in the shape of the family's outputs."""
-
-    def predict(inputs):
-        if family.problem.spec.vocabulary is not None:
-            return jnp.zeros((*inputs["prefix"].shape, family.problem.spec.output_size))
-        return jnp.zeros((inputs.shape[0], family.problem.spec.output_size))
-
-    return predict
-
-
-@every_family
-@pytest.mark.parametrize("steps", [(0, 1), (None,)])
-def test_an_episode_can_be_drawn(case, steps):
-    figure, episode = Figure(), jax.tree.map(lambda leaf: leaf[0], case.episodes)
-    case.family.draw(figure, episode, dict.fromkeys(steps, silence(case.family)))
-    assert figure.axes
+@pytest.mark.parametrize("check", family_checks.CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", plugins.list_own_names("task"))
+def test_a_family_keeps_its_promise(name, check):
+    check(make_case(name))
 
 
 def test_a_learner_without_inner_steps_is_drawn_as_adapted_and_not_as_after_0_steps():

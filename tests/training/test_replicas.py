@@ -52,8 +52,8 @@ def read_state(path: Path, stage: str) -> dict[str, np.ndarray]:
 
 
 def read_rows(path: Path, **values) -> list[dict]:
-    """Return the lines of metrics.jsonl with these values."""
-    rows = metrics.read(path / "metrics.jsonl")
+    """Return the lines of metrics.jsonl with these values, without those about speed."""
+    rows = [row for row in metrics.read(path / "metrics.jsonl") if row["split"] != metrics.SPEED]
     return [row for row in rows if all(row.get(name) == value for name, value in values.items())]
 
 

@@ -1,14 +1,13 @@
 """A run that was stopped and goes on is the uninterrupted run, byte for byte."""
 
 import functools
-import logging
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,17 +19,6 @@ from metarun.runs import metrics
 from metarun.runs.directory import RunDirectory
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
-
-
-@pytest.fixture
-def warnings_of_metarun() -> Iterator[list[str]]:
-    """What is logged as a warning, whether or not the command line has turned off propagation before."""
-    messages: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: messages.append(record.getMessage())
-    logging.getLogger("metarun").addHandler(handler)
-    yield messages
-    logging.getLogger("metarun").removeHandler(handler)
 
 
 class Stopping(Progress):

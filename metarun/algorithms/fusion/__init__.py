@@ -22,9 +22,9 @@ At last the fused model takes `fused_steps` gradient steps on the support: `adap
 ‖φ‖² over the support, as in normalised least mean squares: features of many members are long, and a rate that one
 member bears is too much for four.
 
-Average, and the kinds that merge weights, have nothing to train: give them `training: {steps: 1}`. The episodes
-that the greedy soup is chosen by are training episodes, `tasks_per_step` of them. Deviation of `rebasin` with more
-than two members: all are aligned with the first, where the paper's MergeMany aligns each with the others' mean in turn.
+Average, and the kinds that merge weights, have nothing to train, and need no `training`. The episodes that the greedy
+soup is chosen by are training episodes: 32, or `training: {tasks_per_step: …}`. Deviation of `rebasin` with more than
+two members: all are aligned with the first, where the paper's MergeMany aligns each with the others' mean in turn.
 """
 
 from dataclasses import dataclass
@@ -64,6 +64,11 @@ class Config:
             raise ValueError(f"{self.kind} trains no weights of members", "leave outer_loss out")
         if self.mixes != "outputs" and self.kind not in MIXING:
             raise ValueError(f"{self.kind} averages no outputs", "leave mixes out")
+
+    @property
+    def trains_nothing(self) -> bool:
+        """Whether a stage has nothing to train, and so needs no `training`."""
+        return self.kind == "average" or self.kind in MERGING
 
 
 def build(config: Config, model: base.Model, problem: base.Problem, earlier=None) -> base.Algorithm:

@@ -87,6 +87,11 @@ class Config:
         if self.observed > self.probes:
             raise ValueError(f"{self.observed} of {self.probes} probes cannot be observed")
 
+    @property
+    def trains_nothing(self) -> bool:
+        """Whether a stage has nothing to train, and so needs no `training`."""
+        return self.source not in ENCODERS
+
 
 def build(config: Config, model: base.Model, problem: base.Problem, earlier=None) -> base.Algorithm:
     """Build the four functions; all sources but the encoders stand on the earlier stage `pretrained`.

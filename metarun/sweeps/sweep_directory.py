@@ -1,0 +1,121 @@
+"""The directory of a sweep: its files, each written as one step, and the locks that let several machines share it.
+
+sweep.json   study.journal   lock   ranking.json   winner.yaml   array.sh   *.png
+rounds/<round>.json                 the settings of a round, as they were proposed
+rounds/<round>-<rung>.json          the programs that train them on one rung
+programs/<round>-<rung>-<number>/   config.yaml   log.txt   lock   run/
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from metarun import errors
+from metarun.runs import directory, files
+from metarun.sweeps.request import Request
+
+SWEEP, RANKING, WINNER, LOCK, STUDY = "sweep.json", "ranking.json", "winner.yaml", "lock", "study.journal"
+REMEDY = "remove the directory and call again, or choose another --sweep-dir"
+State = Literal["waiting", "done", "diverged"]
+
+
+class SweepDirectory(NamedTuple):
+    """Where a sweep lies."""
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: Path, request: Request) -> "SweepDirectory":
+        """Make the directory of a sweep, or take up the sweep that is there.
+
+        Raises:
+          RunDirectoryError: there is another sweep, or something that is none.
+        """
+        described = json.loads(json.dumps(request.describe()))
+        with files.storage_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+            names = {entry.name for entry in path.iterdir() if not entry.name.startswith(files.TEMPORARY)}
+        sweep = cls(path)
+        if SWEEP in names:
+            if sweep.read(SWEEP) != described:
+                what = "there is another sweep here: its config, its values or its options differ"
+                raise errors.RunDirectoryError(what, str(path), "choose another --sweep-dir")
+        elif names - {LOCK}:
+            what = "the folder is not empty and is no sweep"
+            raise errors.RunDirectoryError(what, str(path), "choose another --sweep-dir")
+        else:
+            sweep.write(SWEEP, described)
+            for name in ("rounds", "programs"):
+                (path / name).mkdir(exist_ok=True)
+        return sweep
+
+    def write(self, name: str, content: dict[str, Any]) -> None:
+        """Write a JSON file as one step."""
+        with files.storage_errors(self.path / name):
+            (self.path / name).parent.mkdir(exist_ok=True)
+        files.write_json(self.path / name, content)
+
+    def write_text(self, name: str, content: str) -> None:
+        """Write a text file as one step."""
+        files.write_text(self.path / name, content)
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """Return the content of a JSON file; None: it is not there.
+
+        Raises:
+          DataError: it is damaged.
+        """
+        file = self.path / name
+        try:
+            with files.storage_errors(file):
+                content = json.loads(file.read_text("utf-8")) if file.exists() else None
+        except ValueError as error:
+            raise errors.DataError(
+                f"a file of the sweep cannot be read: {error}", str(file), REMEDY
+            ) from error
+        return content
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Wait until no other process plans this sweep, and let none plan it inside the `with`."""
+        descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def claim(self, program: str) -> int | None:
+        """Return a descriptor that holds the program until it is closed; None: another process holds it."""
+        file = self.find_program(program) / LOCK
+        with files.storage_errors(file):
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                return None
+        return descriptor
+
+    def find_program(self, program: str) -> Path:
+        """Return the folder of a program."""
+        return self.path / "programs" / program
+
+    def find_run(self, program: str) -> Path:
+        """Return the run directory of a program."""
+        return self.find_program(program) / "run"
+
+    def find_state(self, program: str) -> State:
+        """Return whether a program has been trained to its end, or until nothing of it was finite."""
+        run = self.find_run(program)
+        if (run / directory.RESULT).exists():
+            return "done"
+        try:
+            status = json.loads((run / directory.STATUS).read_text("utf-8"))["status"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return "waiting"
+        return "diverged" if status == "diverged" else "waiting"

@@ -1,0 +1,62 @@
+"""kill -9 at any moment of a sweep costs nothing but time: the ranking is that of an undisturbed one, byte for byte.
+
+METARUN_SWEEP_KILLS says how many kills there are in all.
+"""
+
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from helpers import processes, sweeps
+from helpers.sweeps import RATE
+from metarun.sweeps.sweep_directory import RANKING
+
+KILLS = int(os.environ.get("METARUN_SWEEP_KILLS", "10"))
+pytestmark = pytest.mark.fault
+
+
+def start(folder: Path, name: str, *options: str) -> subprocess.Popen:
+    arguments = ["base.yaml", f"{RATE}=log(1e-3,1e-1,3)", "checkpoint.every=4", "--sweep-dir", name, *options]
+    with (folder / f"{name}.txt").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "metarun", "sweep", *arguments],
+            cwd=folder,
+            env=processes.environment(),
+            stdout=log,
+            stderr=log,
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "seed"),
+    [(("model.hidden=[8],[4]", "seed=0..1", "--halve", "3"), 0), (("--search", "tpe", "--trials", "4"), 1)],
+    ids=["grid with halving", "tpe"],
+)
+def test_a_sweep_killed_at_any_moment_ends_with_the_undisturbed_ranking(tmp_path, options, seed):
+    if "tpe" in options:
+        pytest.importorskip("optuna", reason="the extra `search` is not installed")
+    sweeps.write_base(tmp_path)
+    began = time.monotonic()
+    assert start(tmp_path, "reference", *options).wait() == 0, (tmp_path / "reference.txt").read_text()
+    life = time.monotonic() - began
+    delays, delivered = random.Random(seed), 0
+    while delivered < -(-KILLS // 2):
+        process = start(tmp_path, "killed", *options)
+        try:
+            process.wait(delays.uniform(0, life / 2))
+            break  # it came to its end before the kill
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            delivered += 1
+    assert start(tmp_path, "killed", *options).wait() == 0, (tmp_path / "killed.txt").read_text()
+    assert delivered > 0
+    assert (tmp_path / "killed" / RANKING).read_bytes() == (tmp_path / "reference" / RANKING).read_bytes()
+    # Each program is trained to its end once.
+    ended = (tmp_path / "killed.txt").read_text().count(": done after")
+    assert ended <= len(list((tmp_path / "killed" / "programs").iterdir()))
