@@ -7,7 +7,7 @@ import signal
 import sys
 import traceback
 
-from metarun import errors, outside
+from metarun import errors, outside, signals
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 NO_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "Out of memory")
@@ -15,9 +15,9 @@ NO_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "Out of memory")
 
 def report(error: BaseException) -> int:
     """Print what the user needs to know of the error, and return the exit code for it."""
-    if code := getattr(error, "exit_code", None) if not isinstance(error, errors.MetarunError) else None:
+    if isinstance(error, signals.Stopped):
         print(f"stopped by {error}; the state is saved: go on with {find_way_on(error)}", file=sys.stderr)
-        return code
+        return error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return 128 + signal.SIGINT
     explanation = explain(error)

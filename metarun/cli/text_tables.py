@@ -55,9 +55,14 @@ def print_result(result: dict[str, Any]) -> None:
     typer.echo(align([header, *cells]))
     if any("groups" in stage[mode] for stage in stages.values() for mode in result["modes"]):
         print_groups(result)
+    replicas = [f"seed {seed}" for seed in seeds]
+    if trials := result.get("trials", []):
+        print_trials(trials, result["diverged"])
+        replicas = [f"trial {place}" for place in range(len(trials))]
     if seeds:
-        print_seeds(rows, seeds)
-    over = f"; in brackets that over {len(seeds)} seeds" if seeds else ""
+        print_seeds(rows, replicas)
+    kind = "trials, which differ in numbers" if trials else "seeds"
+    over = f"; in brackets that over {len(seeds)} {kind}" if seeds else ""
     typer.echo(
         f"{episodes['count']} {result['split']} episodes ({episodes['hash']}), step {result['step']}, "
         f"mean ± 95 % confidence interval{over}"
@@ -99,14 +104,25 @@ def make_variant_rows(name: str, stage: dict[str, Any], modes: list[str]) -> lis
     return rows
 
 
-def print_seeds(rows: list[tuple[str, str, str, dict]], seeds: list[int]) -> None:
-    """Print a line for each stage, mode, learner and metric, with the mean of each replica."""
+def print_trials(trials: list[dict[str, Any]], diverged: list[dict[str, Any]]) -> None:
+    """Print the seed and the numbers of each trial, and which of them have diverged."""
+    cells = [[str(place), *map(format_default, trial.values())] for place, trial in enumerate(trials)]
+    typer.echo("\n" + align([["trial", *trials[0]], *cells]))
+    for lost in diverged:
+        typer.echo(
+            f"trial {lost['trial']} has diverged at step {lost['step']} of {lost['stage']}: "
+            "its values are those of the step before"
+        )
+
+
+def print_seeds(rows: list[tuple[str, str, str, dict]], replicas: list[str]) -> None:
+    """Print a line for each stage, mode, learner and metric, with the mean of each replica, under its name."""
     cells = [
         [*row[:3], metric, *(f"{value:.4f}" for value in interval["seeds"]["values"])]
         for row in rows
         for metric, interval in row[3].items()
     ]
-    header = ["stage", "mode", "learner", "metric", *(f"seed {seed}" for seed in seeds)]
+    header = ["stage", "mode", "learner", "metric", *replicas]
     typer.echo("\n" + align([header, *cells]) + "\n")
 
 
