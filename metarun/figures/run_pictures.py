@@ -64,8 +64,9 @@ def make_title(path: Path, task: str, stage: Stage) -> str:
     """Return two lines: the config and the run, then what the stage is made of."""
     run = path.absolute()
     model, algorithm = stage.settings.model.name, stage.settings.algorithm.name
-    parts = [f"stage {stage.name}", task, model, algorithm, f"seed {stage.seed}"]
-    parts += [f"{size} {'replicas' if axis == 'replica' else 'members'}" for axis, size in stage.axes.items()]
+    names = {"replica": "trials" if stage.has_trials else "replicas", "member": "members"}
+    parts = [f"stage {stage.name}", task, model, algorithm, "" if stage.has_trials else f"seed {stage.seed}"]
+    parts += [f"{size} {names[axis]}" for axis, size in stage.axes.items()]
     return f"{run.parent.name}/{run.name}\n" + " · ".join(filter(None, parts))
 
 

@@ -8,6 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from helpers.assembled import assemble
 from helpers.runs import BOTH, SINGLE, train
 from metarun import assembly
 from metarun.figures import canvas, metric_curves, run_pictures
@@ -174,6 +175,13 @@ def test_a_metric_without_a_finite_number_has_no_panel_and_one_step_is_no_curve(
     assert metric_curves.is_worth_drawing(rows, "loss")
     assert not metric_curves.is_worth_drawing(rows[:1], "loss")
     assert not metric_curves.is_worth_drawing([], "loss")
+
+
+def test_the_title_of_trials_names_no_seed_because_each_has_its_own(tmp_path):
+    trials = "trials={seeds: [5, 6], numbers: [{path: algorithm.inner_lr, values: [0.01, 0.1]}]}"
+    stage = assemble(tmp_path, SINGLE, "replicas=2", trials).stage
+    title = run_pictures.make_title(Path("runs/one/two"), "sinusoid", stage)
+    assert title == "one/two\nstage maml · sinusoid · mlp · maml · 2 trials"
 
 
 def test_the_title_names_config_run_and_stage(tmp_path, monkeypatch):
