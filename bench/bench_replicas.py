@@ -8,34 +8,10 @@ runs, and empty again before the one. `warm`: both find the programs of the runs
 
 import argparse
 import json
-import os
-import resource
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
-SOURCE = "import sys; from metarun import cli; sys.argv[0] = 'metarun'; cli.main()"
-
-
-def train(config: str, overrides: list[str], folder: Path, cache: Path) -> dict[str, float]:
-    """Run `metarun train`, and return its seconds by the clock and on all cores, from start to result."""
-    command = [sys.executable, "-c", SOURCE, "train", config, *overrides, "--run-dir", str(folder)]
-    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run(
-        command,
-        env={**os.environ, "METARUN_CACHE": str(cache)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    seconds = time.perf_counter() - started
-    if done.returncode:
-        sys.exit(done.stderr)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"seconds": round(seconds, 1), "core_seconds": round(used, 1)}
+from _bench_commands import train
 
 
 def read_adapted(folder: Path) -> list[dict]:
@@ -65,7 +41,7 @@ def measure(config: str, overrides: list[str], replicas: int, folder: Path, cach
 def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("config")
+    parser.add_argument("config", type=Path)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--replicas", type=int, default=4)
     parser.add_argument("--warm", action="store_true", help="measure again, with the programs in the cache")
@@ -74,7 +50,7 @@ def main() -> None:
         caches = [Path(name) / "cache-apart", Path(name) / "cache-together"]
         for state in ["cold", "warm"][: 1 + options.warm]:
             measured = measure(
-                options.config, options.overrides, options.replicas, Path(name) / state, caches
+                str(options.config.resolve()), options.overrides, options.replicas, Path(name) / state, caches
             )
             print(json.dumps({"cache": state, **measured}), flush=True)
 

@@ -12,17 +12,11 @@ JSON object a line.
 
 import argparse
 import json
-import os
-import resource
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-HERE = Path(__file__).resolve().parent.parent
-SOURCE = "import sys; from metarun import cli; sys.argv[0] = 'metarun'; cli.main()"
+from _bench_commands import train
 
 
 class Case(NamedTuple):
@@ -62,21 +56,6 @@ def write_trials(settings: list[tuple[float, float]]) -> list[str]:
     seeds = json.dumps([0] * len(settings))
     numbers = f"[{{path: {RATE}, values: {rates}}}, {{path: {INNER}, values: {inners}}}]"
     return [f"replicas={len(settings)}", f"trials={{seeds: {seeds}, numbers: {numbers}}}"]
-
-
-def train(config: str, overrides: list[str], folder: Path, cache: Path) -> dict[str, float]:
-    """Run `metarun train`, and return its seconds by the clock and on all cores, from start to result."""
-    path = str(HERE / config)
-    command = [sys.executable, "-c", SOURCE, "train", path, *overrides, "--run-dir", str(folder)]
-    environment = {**os.environ, "METARUN_CACHE": str(cache)}
-    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=HERE)
-    seconds = time.perf_counter() - started
-    if done.returncode:
-        sys.exit(done.stderr)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"seconds": round(seconds, 1), "core_seconds": round(used, 1)}
 
 
 def read_losses(folder: Path) -> list[float]:

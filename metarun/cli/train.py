@@ -51,7 +51,6 @@ def train(
 ) -> None:
     """Meta-train, then evaluate. The last line of stdout is the run directory."""
     from metarun import config
-    from metarun.hosts import guardian, placement
 
     if cost and not dry_run:
         raise errors.UsageError(
@@ -65,7 +64,19 @@ def train(
         return
     if dry_run:
         try_out(run_config, cost)
-        return
+    else:
+        carry_out(run_config, name_config(config_file), taken_up or run_dir, resume)
+
+
+def carry_out(run_config: "RunConfig", name: str, path: Path | None, resume: bool) -> None:
+    """Train, measure, and print the result.
+
+    Args:
+      name: of the config, below which runs lie.
+      path: of the run; None: the newest one of this name if it is resumed, else a new one.
+    """
+    from metarun.hosts import guardian, placement
+
     place = placement.find_placement(run_config.accelerator.hosts, os.environ)
     if place is not None:
         guardian.guard(str(place))  # before jax is imported: it goes on in a child
@@ -73,8 +84,7 @@ def train(
     from metarun.data import observers
     from metarun.runs import directory
 
-    name = name_config(config_file)
-    path = taken_up or run_dir or (resume and directory.find_newest(name)) or directory.make_path(name)
+    path = path or (resume and directory.find_newest(name)) or directory.make_path(name)
     from metarun import experiment
     from metarun.hosts import meeting
 

@@ -23,7 +23,7 @@ SIGN = 4  # letters that the sign before a name takes
 class Plots(NamedTuple):
     """What goes into the page. All of it is markup, and what it holds is escaped."""
 
-    library: str  # the script of bokeh; "" without plots
+    bokeh: str  # its own script; "" without plots
     script: str  # draws the plots
     places: dict[str, str]  # {name: the element in which the plot appears}
 
@@ -37,8 +37,8 @@ def embed_charts(charts: Mapping[str, Chart]) -> Plots:
 
     figures = {name: draw(chart) for name, chart in charts.items()}
     script, places = components(figures)
-    library = "\n".join(Resources(mode="inline", components=["bokeh"]).js_raw)
-    return Plots(f"<script>{library}</script>", script, places)
+    bokeh = "\n".join(Resources(mode="inline", components=["bokeh"]).js_raw)
+    return Plots(f"<script>{bokeh}</script>", script, places)
 
 
 def draw(chart: Chart) -> Any:

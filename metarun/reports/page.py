@@ -64,7 +64,7 @@ def render(
         inline=inline,
         sections=sections,
         together=together,
-        library=markupsafe.Markup(plots.library),
+        bokeh=markupsafe.Markup(plots.bokeh),
         script=markupsafe.Markup(plots.script),
         places={name: markupsafe.Markup(place) for name, place in plots.places.items()},
     )

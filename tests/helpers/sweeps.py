@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from helpers.runs import SINGLE
 from metarun import config
 from metarun.runs.directory import RunDirectory
 from metarun.sweeps import request, workers
@@ -12,20 +13,11 @@ from metarun.sweeps.course import Questions
 from metarun.sweeps.sweep_directory import SweepDirectory
 
 EPISODES = 12
-BASE = """
-task: {name: sinusoid, shots: 5, queries: 5}
-model: {name: mlp, hidden: [8]}
-algorithm: {name: maml}
-training: {steps: 24, tasks_per_step: 4, chunk: 4}
-evaluation: {every: 10, episodes: 6}
-checkpoint: {every: 8, keep: 2}
-accelerator: {platform: cpu, devices: 1}
-"""
 RATE, INNER = "training.optimizer.learning_rate", "algorithm.inner_lr"
 Formula = Callable[[config.RunConfig], float]
 
 
-def write_base(folder: Path, text: str = BASE) -> Path:
+def write_base(folder: Path, text: str = SINGLE) -> Path:
     """Write the config that the settings begin from."""
     file = folder / "base.yaml"
     file.write_text(text)

@@ -3,6 +3,7 @@
 import pytest
 
 from helpers import sweeps
+from helpers.runs import SINGLE
 from helpers.sweeps import INNER, RATE
 from metarun import config
 from metarun.errors import ConfigError, UsageError
@@ -14,7 +15,7 @@ SECTION = (
 
 
 def test_the_command_line_and_the_section_ask_for_the_same(tmp_path):
-    section = request.read(sweeps.write_base(tmp_path, sweeps.BASE + SECTION), [])
+    section = request.read(sweeps.write_base(tmp_path, SINGLE + SECTION), [])
     line = sweeps.ask(
         tmp_path, f"{RATE}=log(1e-3,1e-1,3)", f"{INNER}=0.01,0.1", "seed=0..1", "training.steps=12", halve=2
     )
@@ -26,7 +27,7 @@ def test_the_command_line_and_the_section_ask_for_the_same(tmp_path):
 
 
 def test_the_command_line_goes_before_the_section(tmp_path):
-    file = sweeps.write_base(tmp_path, sweeps.BASE + SECTION)
+    file = sweeps.write_base(tmp_path, SINGLE + SECTION)
     asked = request.read(file, [f"{RATE}=0.5", f"{INNER}=0.2,0.3", "seed=7,9"], "random", 3, 4)
     assert [axis.key for axis in asked.axes] == [INNER]
     assert (asked.seeds, asked.search, asked.trials, asked.halve) == ((7, 9), "random", 3, 4)
@@ -34,7 +35,7 @@ def test_the_command_line_goes_before_the_section(tmp_path):
 
 
 def test_training_reads_a_file_with_the_section_as_without_it(tmp_path):
-    with_section = config.load(sweeps.write_base(tmp_path, sweeps.BASE + SECTION))
+    with_section = config.load(sweeps.write_base(tmp_path, SINGLE + SECTION))
     assert with_section == config.load(sweeps.write_base(tmp_path))
 
 
@@ -87,6 +88,6 @@ def test_settings_that_cannot_be_are_refused_before_anything_trains(tmp_path, ar
 )
 def test_what_is_wrong_in_the_section_has_its_line(tmp_path, section, word):
     with pytest.raises(ConfigError) as raised:
-        request.read(sweeps.write_base(tmp_path, f"{sweeps.BASE}{section}\n"), ["seed=0..1"])
+        request.read(sweeps.write_base(tmp_path, f"{SINGLE}{section}\n"), ["seed=0..1"])
     assert word in str(raised.value)
     assert "base.yaml:9" in raised.value.where
