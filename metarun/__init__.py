@@ -1,20 +1,49 @@
-"""metarun: a command-line experiment runner for meta-learning on JAX."""
+"""metarun: a command-line experiment runner for meta-learning on JAX.
+
+From Python, `metarun.train`, `evaluate`, `compare`, `sweep`, `export`, `load` and `Run` do what the commands do. Each
+is imported when it is first named, so that `import metarun` imports neither jax nor numpy.
+"""
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from metarun.finished.prediction import TrainedRun
+    from metarun.api.access import evaluate, export, load, load_exported
+    from metarun.api.calls import compare, list_runs, sweep, train
+    from metarun.api.run import Run
+    from metarun.errors import MetarunError
 
 __version__ = "0.2.0"
 
+PLACES = {
+    "access": ("evaluate", "export", "load", "load_exported"),
+    "calls": ("compare", "list_runs", "sweep", "train"),
+    "run": ("Run",),
+}
 
-def load(path: "Path | str", **choice: Any) -> "TrainedRun":
-    """A trained run, ready to adapt: `metarun.load(run).adapt(support).predict(inputs)`.
+__all__ = [
+    "MetarunError",
+    "Run",
+    "compare",
+    "evaluate",
+    "export",
+    "list_runs",
+    "load",
+    "load_exported",
+    "sweep",
+    "train",
+]
 
-    Imports jax only when it is called; see `metarun.finished.prediction.load` for the arguments.
-    """
-    from metarun.finished import prediction
 
-    return prediction.load(path, **choice)
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name == "MetarunError":
+        return importlib.import_module("metarun.errors").MetarunError
+    for module, names in PLACES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"metarun.api.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -18,6 +18,17 @@ class Examples(NamedTuple):
     targets: PyTree  # leaves [example, ...]
 
 
+class Related(NamedTuple):
+    """Inputs of a support that says which concept each example's class belongs to, such as its alphabet.
+
+    A task family whose new classes bring edges gives its supports such inputs; queries have plain ones. Models see the
+    plain inputs alone.
+    """
+
+    inputs: PyTree  # leaves [example, ...]
+    concepts: Any  # int32 [example], places in `Relations.names`; -1: the class brings no edge
+
+
 class Episode(NamedTuple):
     """One sampled task."""
 
@@ -96,6 +107,9 @@ class Problem(NamedTuple):
     training_classes: int | None = None
     # Relations between training classes or kinds of tasks, as prior knowledge about new ones; None: none are known.
     relations: Relations | None = None
+    # An episode is one stream: support and query are the same examples in the same order, and each is answered before
+    # its target is told; see `Algorithm.follow`.
+    stream: bool = False
 
 
 class Pictures(NamedTuple):
@@ -139,6 +153,10 @@ class TaskFamily(NamedTuple):
     # draws. Whole positions from 0 are independent tasks, and the task changes little by little between them. None:
     # the family has no such path.
     drift: Callable[[PyTree, Any, Any, Any], Episode] | None = None
+    # (data[split], episodes [episode] as numpy arrays) -> {metric: [episode]}: what the best possible rule reaches on
+    # the queries of each episode. It knows how the tasks of the split are drawn, and the support, but not the task. It
+    # runs on the host, in numpy. None: it is not known. `Config.has_ceiling` says beforehand whether there is one.
+    ceiling: Callable[[PyTree, Episode], Mapping[str, Any]] | None = None
 
 
 # The names that algorithms read in the parameters of a model; see `Model`.
@@ -160,6 +178,7 @@ class Model(NamedTuple):
         MODULATION        the two maps from a condition to the modulation of a layer, and nothing else
         <word>_<number>   at the outermost level of a plain chain, an array or a group of hidden layer <number>, from 0;
                           each number has one KERNEL
+        any other name    at the outermost level, an array that belongs to no layer, such as inputs that adapt
 
     `reference` holds the inputs whose batch statistics normalise these inputs: with None the batch normalises itself
     (transductive), with the support inputs the support normalises it (inductive). `condition`, a vector [feature],
@@ -203,6 +222,12 @@ class Algorithm(NamedTuple):
     # because the support is the reference wherever a model is called. None: the algorithm takes no inner steps, or
     # does not promise this; then it is built and adapts anew for each number and each mode.
     watch: Callable[[Weights, Examples, Points], PyTree] | None = None
+    # (weights, stream) -> outputs: the answer to each example, given after the targets of all earlier ones are known.
+    # Place t is predict(adapt(weights, the first t examples), example t). None: the algorithm cannot follow a stream.
+    follow: Callable[[Weights, Examples], PyTree] | None = None
+    # Whether the support decides where the inner steps begin. The learner after none of them has then seen the support,
+    # so "unadapted" is the mean of such learners over training tasks; leaves below `reference` stay the task's own.
+    writes_start: bool = False
 
 
 class Example(NamedTuple):

@@ -1,9 +1,11 @@
-"""The errors that a user can act on: three plain lines and an exit code. Imports no part of metarun.
+"""The errors that a user can act on: three plain lines and an exit code.
 
 An error of this module is printed without a traceback. Any other exception that escapes is a bug, and exits with 1.
 """
 
 from typing import ClassVar
+
+from metarun.plain_text import escape
 
 
 class MetarunError(Exception):
@@ -16,8 +18,8 @@ class MetarunError(Exception):
         self.what, self.where, self.remedy = what, where, remedy
 
     def __str__(self) -> str:
-        """Return the three lines that go to stderr."""
-        return f"error: {self.what}\nwhere: {self.where}\nto do: {self.remedy}"
+        """Return the three lines that go to stderr. A name in them cannot add a line, nor an escape code."""
+        return f"error: {escape(self.what)}\nwhere: {escape(self.where)}\nto do: {escape(self.remedy)}"
 
 
 class UsageError(MetarunError):

@@ -15,16 +15,27 @@ from metarun.config import differences
 from metarun.evaluation import episodes, run_evaluation, variants
 from metarun.figures import run_pictures
 from metarun.hosts.processes import Processes
-from metarun.hosts.transfers import collect
 from metarun.progress import Progress
-from metarun.runs import code_copies, directory, picture_range, run_log
+from metarun.runs import code_copies, directory, picture_range, run_log, stage_reference
 from metarun.runs.bystander import Bystander
 from metarun.runs.directory import RunDirectory
 from metarun.sinks import launch, registry
 from metarun.stages import Stage, Trained
-from metarun.training import cost, optimizer, saved_progress, task_chunks, traceable, trial_memory
+from metarun.training import (
+    budgets,
+    cost,
+    ledger,
+    longer_run,
+    optimizer,
+    source_weights,
+    stage_sequence,
+    task_chunks,
+    traceable,
+    trial_memory,
+)
+from metarun.training.facts import Spent
 from metarun.training.session import Session
-from metarun.training.stage_run import StageRun, make_mesh
+from metarun.training.stage_run import make_mesh
 
 logger = logging.getLogger("metarun")
 
@@ -36,12 +47,14 @@ def train(
     argv: list[str],
     progress: Progress,
     processes: Processes | None = None,
+    extended: Path | None = None,
 ) -> dict[str, Any]:
     """Train every stage in the run directory `path`, measure them, and write and return the result.
 
     Args:
       processes: that train the run together. The first of them chooses the path, shows progress, writes, and has the
         result; the result of the others is empty. None: this process alone.
+      extended: a finished run that this one, a new one, goes on with; see `config.extension`. None: there is none.
 
     Raises:
       MetarunError: what the user can act on, with its exit code; the run directory says how far it came.
@@ -49,6 +62,8 @@ def train(
     """
     processes, run_config = processes or Processes(), config.settle_trials(run_config)
     registry.refuse_missing(run_config.sinks, errors.ConfigError, "sinks")
+    if extended is not None:
+        longer_run.find_end(extended)
     with signals.StopRequest() as stop, processes.together(stop):
         own = hardware.select(run_config.accelerator)
         devices = processes.list_devices(own)
@@ -70,7 +85,7 @@ def train(
                 run_log.report_status(run),
                 processes.explain_losses(),
             ):
-                return train_and_measure(run, devices, run_config, progress, stop, processes)
+                return train_and_measure(run, devices, run_config, progress, stop, processes, extended)
 
 
 def train_and_measure(
@@ -80,9 +95,10 @@ def train_and_measure(
     progress: Progress,
     stop: signals.StopRequest,
     processes: Processes,
+    extended: Path | None = None,
 ) -> dict[str, Any]:
     """Train every stage and measure them in an open run directory; see `train`."""
-    tasks, stages, _ = assemble(run_config, hardware.select_own(devices))
+    tasks, stages, shapes = assemble(run_config, hardware.select_own(devices), extended)
     session = Session(
         run,
         devices,
@@ -98,12 +114,17 @@ def train_and_measure(
         picture_range.write(run.path, known)
     processes.meet()  # data may be prepared for minutes, and no collective may wait for them
     stages = task_chunks.replace(stages, processes.share([stage.training.task_chunk for stage in stages]))
+    stages = budgets.replace(stages, processes.share([stage.training.steps for stage in stages]))
     settled = tuple(stage.settings for stage in stages)
     run.write_config(config.to_yaml(dataclasses.replace(run_config, stages=settled)))
+    if processes.is_first:
+        if extended is not None:
+            longer_run.carry_over(extended, run, stages)
+        source_weights.settle(run, run_config, stages, shapes)
     with traceable.explain_errors(run_config):
-        trained = train_stages(session, stages)
-    result = evaluate(session, stages, trained) if processes.is_first else {}
-    run.write_status("done", stages[-1].name, stages[-1].training.steps)
+        trained, spent = stage_sequence.train(session, stages)
+    result = evaluate(session, stages, trained, spent) if processes.is_first else {}
+    run.write_status("done", stages[-1].name, spent[stages[-1].name].steps)
     return result
 
 
@@ -138,8 +159,11 @@ class Assembled(NamedTuple):
     shapes: dict[str, base.Weights]  # of the weights of each stage, by its name
 
 
-def assemble(run_config: config.RunConfig, device: jax.Device) -> Assembled:
+def assemble(run_config: config.RunConfig, device: jax.Device, extended: Path | None = None) -> Assembled:
     """Build the tasks and all stages, trace every stage, and settle what the config leaves open, before compiling.
+
+    Args:
+      extended: as of `train`.
 
     Raises:
       ConfigError: what a stage cannot do, or the final evaluation.
@@ -149,7 +173,10 @@ def assemble(run_config: config.RunConfig, device: jax.Device) -> Assembled:
     traceable.refuse_constants(stages)
     with traceable.explain_errors(run_config):
         shapes = trace(run_config.evaluation, tasks, stages)
-    return Assembled(tasks, task_chunks.settle(stages, shapes, tasks, device), shapes)
+    if extended is not None:
+        longer_run.refuse_progress(stages[-1], shapes[stages[-1].name], tasks)
+    stages = task_chunks.settle(stages, shapes, tasks, device)
+    return Assembled(tasks, budgets.settle(stages, shapes, tasks), shapes)
 
 
 def trace(settings: config.Evaluation, tasks: Tasks, stages: list[Stage]) -> dict[str, base.Weights]:
@@ -185,24 +212,9 @@ def name_stage(stage: Stage, alone: bool) -> Iterator[None]:
         raise errors.ConfigError(error.what, f"stage {stage.name}: {error.where}", error.remedy) from error
 
 
-def train_stages(session: Session, stages: list[Stage]) -> dict[str, Trained]:
-    """Train every stage in turn, and return what each has learned: at its last step, or at its best validation."""
-    begun = saved_progress.find(session, stages)
-    earlier: dict[str, base.Weights] = {}
-    trained: dict[str, Trained] = {}
-    stage_run: StageRun | None = None
-    for stage in stages:
-        diverged = stage_run.survivors.diverged if stage_run else {}
-        stage_run = StageRun(session, stage, earlier, begun.get(stage.name), diverged)
-        weights = jax.device_put(collect(stage_run.train()), session.device)
-        earlier = earlier | {stage.name: weights}
-        trained[stage.name] = Trained(stage.training.steps, weights, stage_run.survivors.diverged)
-        if session.evaluation.checkpoint == "best":
-            trained[stage.name] = saved_progress.restore_best(session, stage, trained[stage.name])
-    return trained
-
-
-def evaluate(session: Session, stages: list[Stage], trained: dict[str, Trained]) -> dict[str, Any]:
+def evaluate(
+    session: Session, stages: list[Stage], trained: dict[str, Trained], spent: dict[str, Spent]
+) -> dict[str, Any]:
     """Measure the stages, write result, episodes and pictures, and return the result."""
     evaluation = run_evaluation.evaluate(
         stages, trained, session.tasks, session.evaluation, session.progress, session.processes.check_signal
@@ -213,6 +225,10 @@ def evaluate(session: Session, stages: list[Stage], trained: dict[str, Trained])
     used = max(make_mesh(stage, session.devices, session.accelerator).size for stage in stages)
     accelerator = hardware.describe(session.devices[:used])
     result = {"run": str(session.run.path), "accelerator": accelerator} | evaluation.result
+    if sources := stage_reference.read_records(session.run.path):
+        result["sources"] = sources
+    mode, inherited = session.evaluation.modes[0], ledger.read_inherited(sources)
+    result["costs"] = ledger.list_costs(stages, trained, spent, session.tasks, mode, inherited)
     session.run.write_result(result)
     return result
 
@@ -228,18 +244,23 @@ def draw_pictures(session: Session, stages: list[Stage], trained: dict[str, Trai
         logger.debug("no pictures", exc_info=True)
 
 
-def describe_dry_run(run_config: config.RunConfig) -> str:
-    """Build and trace everything, so that what cannot work fails here; return one line about each stage."""
+def describe_dry_run(run_config: config.RunConfig, extended: Path | None = None) -> str:
+    """Build and trace everything, so that what cannot work fails here; return one line about each stage.
+
+    Args:
+      extended: as of `train`.
+    """
     devices = hardware.select(run_config.accelerator)
-    _, stages, shapes = assemble(run_config, devices[0])
+    _, stages, shapes = assemble(run_config, devices[0], extended)
+    sources = source_weights.read_all(stages, stages, shapes)
     lines: list[str] = []
     for stage in stages:
         learners = len(stage.positions)
         beside = f"{learners} learners side by side, each with " if learners > 1 else ""
+        place = f"{make_mesh(stage, devices, run_config.accelerator).size} {devices[0].platform} device(s)"
         lines.append(
             f"{stage.name}: {beside}{trees.size(shapes[stage.name].trained) // learners:,} parameters, "
-            f"{stage.training.steps:,} steps of {stage.training.tasks_per_step} tasks "
-            f"on {make_mesh(stage, devices, run_config.accelerator).size} {devices[0].platform} device(s)"
+            f"{source_weights.describe(sources.get(stage.name), budgets.describe(stage.training, place))}"
         )
     return "\n".join(lines)
 
@@ -259,4 +280,6 @@ def measure_cost(run_config: config.RunConfig, progress: Progress) -> list[cost.
     """Return what training costs for every stage, from a few steps of each. Writes no run directory."""
     devices = hardware.select(run_config.accelerator)
     tasks, stages, _ = assemble(run_config, devices[0])
-    return cost.measure(run_config, devices, tasks, stages, progress)
+    costs = cost.measure(run_config, devices, tasks, stages, progress)
+    pairs = zip(stages, costs, strict=True)
+    return [stage_cost for stage, stage_cost in pairs if stage.settings.taken_from is None]

@@ -3,12 +3,11 @@
 import contextlib
 import logging
 import os
-import warnings
 from typing import Any
 
 import jax
 
-from metarun import errors, folders, gpu_settings
+from metarun import compilation_cache, errors, gpu_settings
 from metarun.config import Accelerator
 
 # What the words of accelerator.precision mean to jax on a GPU, if they are not its own: its "bfloat16" is
@@ -29,7 +28,7 @@ def select(accelerator: Accelerator) -> list[jax.Device]:
     if accelerator.platform == "cpu":
         jax.config.update("jax_platforms", "cpu")  # else a GPU would be started, and its memory taken
     set_variables(accelerator)
-    use_compilation_cache()
+    compilation_cache.use_private_folder()
     use_cores(accelerator.devices)
     platform = None if accelerator.platform == "auto" else accelerator.platform
     try:
@@ -117,20 +116,6 @@ def describe(devices: list[jax.Device]) -> dict[str, Any]:
         "memory_fraction": gpu_settings.read_memory_fraction(os.environ) if on_gpu else None,
         "deterministic": gpu_settings.is_deterministic(os.environ) if on_gpu else True,
     }
-
-
-def use_compilation_cache() -> None:
-    """Keep compiled programs in a private folder, so that the next run of the same config starts at once."""
-    folder = folders.cache_root() / "compiled"
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        logger.warning("no compilation cache: %s", error)
-        return
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache entry")
 
 
 def use_cores(most: int | None) -> None:

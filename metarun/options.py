@@ -1,9 +1,9 @@
 """Groups of options that several algorithms share. They can be read without importing jax: see `metarun.plugins`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
+from metarun import folders
 from metarun.ranges import Above, AtLeast
 
 
@@ -61,11 +61,14 @@ class RelationGraph:
     # The graph: none; family, the relations that the task family knows; or the path of a CSV file of edges,
     # a,b[,weight].
     graph: str = "none"
-    # Steps along the edges, before the vector of a new class or task attends to the nodes.
+    # Which edges: those of the graph, or a control in which the known nodes have changed places at random: the graph
+    # keeps its shape and loses its meaning.
+    edges: Literal["given", "shuffled"] = "given"
+    # Steps along the edges, before the vector of a new class or task attends to the nodes; 0: a control without them.
     propagation_steps: Annotated[int, AtLeast(0)] = 2
     # Weight in the loss of the squared distance between the nodes and the vectors of their classes or tasks.
     memory_weight: Annotated[float, AtLeast(0)] = 1.0
 
     def __post_init__(self):
         if self.graph not in ("family", "none"):  # the run's own config then names the same file anywhere
-            object.__setattr__(self, "graph", str(Path(self.graph).expanduser().absolute()))
+            object.__setattr__(self, "graph", str(folders.expand_home(self.graph).absolute()))

@@ -15,6 +15,9 @@ class Progress:
     def stage_started(self, stage: str, step: int, steps: int, tasks_per_step: int) -> None:
         """A stage begins, or goes on after `step` of its `steps`."""
 
+    def timed(self, stage: str, done: float, seconds: float) -> None:
+        """The stage, which has begun, ends after `seconds` of training at the latest; `done` of them are over."""
+
     def compiled(self, stage: str, seconds: float) -> None:
         """The program of the stage is compiled."""
 

@@ -18,6 +18,7 @@ from jaxtyping import Array, Key, PRNGKeyArray, UInt32
 
 from metarun import base, config, errors, numbers, plugins
 from metarun.base import PyTree
+from metarun.blocks import related_inputs, target_kinds
 from metarun.config import Selection
 from metarun.numbers import Numbers
 
@@ -39,9 +40,8 @@ class Trained(NamedTuple):
 
     step: int
     weights: base.Weights
-    diverged: Mapping[
-        int, Divergence
-    ] = {}  # trials, by their replica, that have the weights of an earlier step
+    # Trials, by their replica, that have the weights of an earlier step.
+    diverged: Mapping[int, Divergence] = {}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,9 +85,8 @@ class Stage:
 
     @property
     def at_once(self) -> int:
-        """How many tasks are computed at once, in training and therefore in evaluation: their memory suffices."""
+        """How many tasks are computed at once, also in evaluation. `auto` that nobody has settled is all tasks."""
         chunk = self.training.task_chunk
-        # `auto` that nobody has settled is all tasks.
         return chunk if isinstance(chunk, int) else self.training.tasks_per_step
 
     @property
@@ -107,9 +106,8 @@ class Stage:
         They are those of its algorithm, its model and its training, and of the algorithms and models before it. Those
         in which trials differ are not among them; see `differing`.
         """
-        sections = {"algorithm": self.settings.algorithm, "model": self.settings.model}
-        own = {name: numbers.collect(section) for name, section in sections.items()}
-        own["training"] = numbers.collect(self.settings.training, whole=numbers.STEPS)
+        own = {name: numbers.collect(getattr(self.settings, name)) for name in ("algorithm", "model")}
+        own["training"] = numbers.collect(self.settings.training.by_steps(), whole=numbers.STEPS)
         listed: dict[str, Any] = {}
         for before in self.earlier:
             foreign = numbers.select(before.list_numbers(), before.name, "/")
@@ -169,6 +167,7 @@ class Stage:
             model = build_model(self.settings.model, self.problem.spec, mode or self.training.mode, replace)
             module = plugins.load("algorithm", selection.name)
             algorithm: base.Algorithm = module.build(options, model, problem, earlier)
+            target_kinds.refuse_stream(selection.name, problem, algorithm)
         return algorithm
 
     def list_seeds(self) -> UInt32[np.ndarray, "replica"]:
@@ -227,9 +226,8 @@ class Stage:
           data: the training split, or its shapes.
           earlier: weights of the stages before it, or their shapes.
         """
-        weights: base.Weights = jax.eval_shape(
-            self.make_start(sample), data, jax.eval_shape(self.make_keys), earlier
-        )
+        keys = jax.eval_shape(self.make_keys)
+        weights: base.Weights = jax.eval_shape(self.make_start(sample), data, keys, earlier)
         return weights
 
 
@@ -256,7 +254,7 @@ def build_model(
       replace: gives other numbers to the model's options.
     """
     options: Any = replace(plugins.make_config("model", selection.name, selection.config))
-    model: base.Model = plugins.load("model", selection.name).build(options, spec)
+    model = related_inputs.make_plain_model(plugins.load("model", selection.name).build(options, spec))
     if mode == "inductive":
         return model
 

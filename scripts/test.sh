@@ -16,16 +16,20 @@ cd "$root"
 parallel=(-n auto --maxprocesses 8) # each process holds a jax of its own
 case ${1-} in
     --fault | --reproduction)
-        suite=("${parallel[@]}" -m "${1#--}")
+        mark=${1#--}
+        suite=("${parallel[@]}" -m "$mark")
         shift
         ;;
-    # The tests of a file share what they have compiled. Compiling takes most of their time, so LLVM does not optimise,
-    # XLA's older emitters write its loops, and a program is compiled in one piece, unless the caller has XLA_FLAGS.
-    *)
-        quick="--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-        quick+=" --xla_cpu_parallel_codegen_split_count=1"
-        export XLA_FLAGS=${XLA_FLAGS-$quick}
+    *) # the tests of a file share what they have traced and compiled
+        mark=default
         suite=("${parallel[@]}" --dist loadfile --no-loadscope-reorder -m "not fault and not reproduction")
         ;;
 esac
+# Compiling takes most of the time where nobody trains for long, so LLVM does not optimise, XLA's older emitters write
+# its loops, and a program is compiled in one piece, unless the caller has XLA_FLAGS.
+if [[ $mark != reproduction ]]; then
+    quick="--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    quick+=" --xla_cpu_parallel_codegen_split_count=1"
+    export XLA_FLAGS=${XLA_FLAGS-$quick}
+fi
 exec "$environment/bin/python" -m pytest "${suite[@]}" "$@"

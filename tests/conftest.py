@@ -5,54 +5,75 @@ a float, as for any type checker. Ranks are never promoted silently. Workers sha
 of the environment if it is set, so that decoded data and compiled programs outlive the session, else a new one.
 """
 
+import gc
 import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
-import jaxtyping
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # for the subprocesses of tests, too
 os.environ.setdefault("MPLBACKEND", "agg")
 pytest.register_assert_rewrite("helpers")
+TEMPORARY = "metarun-tests-"  # how the cache of one session is called
 
 from helpers import type_checks  # noqa: E402, after the line above
 
-jaxtyping.install_import_hook("metarun", f"{type_checks.__name__}.check")  # before anything imports metarun
+type_checks.install("metarun")  # before anything imports metarun
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if not os.environ.get("METARUN_CACHE"):  # xdist's workers inherit what is set here
-        folder = tempfile.TemporaryDirectory(prefix="metarun-tests-")
+        folder = tempfile.TemporaryDirectory(prefix=TEMPORARY)
         os.environ["METARUN_CACHE"] = folder.name
         config.add_cleanup(folder.cleanup)
-    compiled = Path(os.environ["METARUN_CACHE"]).expanduser() / "compiled-tests"
-    compiled.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     import jax
 
     jax.config.update("jax_numpy_rank_promotion", "raise")
-    jax.config.update("jax_compilation_cache_dir", str(compiled))
+    keep_compiled_programs(jax, Path(os.environ["METARUN_CACHE"]).expanduser())
+    # Tracing makes millions of short-lived objects, and each collection looks at all modules again.
+    gc.set_threshold(50_000, 20, 100)
+
+
+def keep_compiled_programs(jax: ModuleType, cache: Path) -> None:
+    """Keep every compiled program for the next session. Within a session hardly any is compiled twice."""
+    if cache.name.startswith(TEMPORARY):
+        jax.config.update("jax_enable_compilation_cache", False)
+        return
+    (cache / "compiled-tests").mkdir(mode=0o700, parents=True, exist_ok=True)
+    jax.config.update("jax_compilation_cache_dir", str(cache / "compiled-tests"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # what the modules hold is looked at no more
 
 
 # The files that take longest, longest first: they begin first, so that no process ends the suite alone.
 SLOW_FILES = (
     "algorithms/test_contract.py",
+    "algorithms/test_maml.py",
     "training/test_resume.py",
     "training/test_replicas.py",
-    "finished/test_answers.py",
-    "training/test_stage_run.py",
-    "finished/test_task_vectors.py",
-    "algorithms/test_watch.py",
-    "finished/test_prediction.py",
-    "test_experiment.py",
-    "algorithms/test_maml.py",
-    "models/test_contract.py",
     "algorithms/test_task_embedding.py",
+    "training/test_trials.py",
+    "finished/test_answers.py",
+    "models/test_contract.py",
+    "finished/test_task_vectors.py",
+    "training/test_stage_run.py",
+    "cli/test_application.py",
+    "algorithms/test_memory.py",
+    "algorithms/test_inner_options.py",
+    "algorithms/test_distillation.py",
+    "finished/test_drift.py",
+    "test_configs.py",
+    "tasks/test_contract.py",
 )
 
 
@@ -105,6 +126,15 @@ def warnings_of_metarun() -> Iterator[list[str]]:
     logging.getLogger("metarun").addHandler(handler)
     yield messages
     logging.getLogger("metarun").removeHandler(handler)
+
+
+@pytest.fixture
+def shared_programs() -> Iterator[None]:
+    """Commands of the test compile nothing that an earlier run of the same structure has compiled."""
+    from helpers import shared_programs
+
+    with shared_programs.share():
+        yield
 
 
 @pytest.fixture(scope="session")

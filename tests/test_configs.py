@@ -6,6 +6,7 @@ import jax
 import pytest
 import yaml
 
+from helpers import shared_programs
 from metarun import config, errors, experiment, plugins
 
 ROOT = Path(__file__).parents[1] / "configs"
@@ -56,6 +57,8 @@ def test_configs_extend_base_files_only():
 
 
 def test_the_algorithms_of_every_sinusoid_config_build():
-    for path in EXPERIMENTS:
-        if path.parent == ROOT / "sinusoid":
-            experiment.assemble(config.load(path), jax.devices("cpu")[0])
+    """A stage that stands in several configs is traced once."""
+    with shared_programs.share():
+        for path in EXPERIMENTS:
+            if path.parent == ROOT / "sinusoid":
+                experiment.assemble(config.load(path), jax.devices("cpu")[0])

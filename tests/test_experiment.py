@@ -78,7 +78,7 @@ def test_every_step_and_every_validation_has_one_line_in_order(several):
 
 def test_the_result_has_the_layout_of_the_design(several):
     result = read_json(several / "result.json")
-    keys = ["run", "accelerator", "step", "split", "modes", "higher_is_better", "episodes", "stages"]
+    keys = ["run", "accelerator", "step", "split", "modes", "higher_is_better", "episodes", "stages", "costs"]
     assert list(result) == keys
     used = {"platform": "cpu", "precision": "float32", "memory_fraction": None, "deterministic": True}
     assert result["accelerator"] == {"devices": ["cpu"]} | used

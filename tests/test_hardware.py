@@ -25,42 +25,45 @@ from metarun.config import Accelerator, Training
 from helpers.loops import FAMILY, make_key, make_loop, start_state
 from jax.sharding import PartitionSpec
 
-devices = hardware.select(Accelerator(platform="cpu"))
-config = Training(steps=20, tasks_per_step=16, task_chunk=int(sys.argv[1]) or None)
-
-
-loop = make_loop(config)._replace(mesh=meshes.make_mesh(devices, 16, 1))
 key = make_key()
-state = meshes.replicate(start_state(loop, (), key), loop.mesh)
-program = outer_loop.compile_program(loop, (), key, state)
-chunk = program.run(state, 0, 20)
+start = jax.device_get(start_state(make_loop(Training(steps=20, tasks_per_step=16)), (), key))
 
-sample = jax.jit(jax.shard_map(
-    lambda keys: jax.vmap(lambda k: FAMILY.sample((), jax.random.split(k)[0]))(keys),
-    mesh=loop.mesh, in_specs=PartitionSpec("task"), out_specs=PartitionSpec("task")))
-episodes = sample(outer_loop.make_task_keys(key, 7, jax.numpy.arange(16)))
-print(json.dumps({
-    "devices": loop.mesh.size,
-    "weights": [np.asarray(leaf).ravel().tolist() for leaf in jax.tree.leaves(chunk.state.weights)],
-    "episodes": [np.asarray(leaf).tobytes().hex() for leaf in jax.tree.leaves(episodes)],
-    "loss": chunk.metrics["loss"].tolist(),
-}))
+
+def run_on(devices, task_chunk):
+    config = Training(steps=20, tasks_per_step=16, task_chunk=task_chunk or None)
+    chosen = hardware.select(Accelerator(platform="cpu", devices=devices))
+    loop = make_loop(config)._replace(mesh=meshes.make_mesh(chosen, 16, 1))
+    state = meshes.replicate(start, loop.mesh)
+    program = outer_loop.compile_program(loop, (), meshes.replicate(key, loop.mesh), state)
+    chunk = program.run(state, 0, 20)
+    sample = jax.jit(jax.shard_map(
+        lambda keys: jax.vmap(lambda k: FAMILY.sample((), jax.random.split(k)[0]))(keys),
+        mesh=loop.mesh, in_specs=PartitionSpec("task"), out_specs=PartitionSpec("task")))
+    episodes = sample(jax.device_get(outer_loop.make_task_keys(key, 7, jax.numpy.arange(16))))
+    return {
+        "devices": loop.mesh.size,
+        "weights": [np.asarray(leaf).ravel().tolist() for leaf in jax.tree.leaves(chunk.state.weights)],
+        "episodes": [np.asarray(leaf).tobytes().hex() for leaf in jax.tree.leaves(episodes)],
+        "loss": chunk.metrics["loss"].tolist(),
+    }
+
+
+print(json.dumps([run_on(*setting) for setting in json.loads(sys.argv[1])]))
 """
-
-
-def run_on(devices: int, task_chunk: int = 0) -> dict:
-    """Train 20 steps of 16 tasks in a process that has so many CPU devices."""
-    return json.loads(processes.run_code(PROGRAM, task_chunk, devices=devices))
+SHARED = [(2, 0), (8, 0), (2, 4)]  # devices, tasks that each computes at once; 0: all
 
 
 @pytest.fixture(scope="module")
-def alone() -> dict:
-    return run_on(1)
+def runs_on_devices() -> dict[tuple[int, int], dict]:
+    """20 steps of 16 tasks by the settings of `SHARED` and by one device, in a process that has eight."""
+    settings = [(1, 0), *SHARED]
+    answers = processes.run_code(PROGRAM, json.dumps(settings), devices=8)
+    return dict(zip(settings, json.loads(answers), strict=True))
 
 
-@pytest.mark.parametrize(("devices", "task_chunk"), [(2, 0), (8, 0), (2, 4)])
-def test_devices_share_the_tasks_and_reach_the_same_parameters(alone, devices, task_chunk):
-    together = run_on(devices, task_chunk)
+@pytest.mark.parametrize(("devices", "task_chunk"), SHARED)
+def test_devices_share_the_tasks_and_reach_the_same_parameters(runs_on_devices, devices, task_chunk):
+    alone, together = runs_on_devices[1, 0], runs_on_devices[devices, task_chunk]
     assert together["devices"] == devices
     assert together["episodes"] == alone["episodes"]
     for left, right in zip(together["weights"], alone["weights"], strict=True):

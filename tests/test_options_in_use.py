@@ -1,5 +1,6 @@
 """Every option of every plug-in is set in some config or some test: an option that nobody sets is dead, or untested."""
 
+import functools
 import re
 from pathlib import Path
 from typing import Any
@@ -21,16 +22,25 @@ def find_sections(content: Any) -> list[dict[str, Any]]:
     return [content, *sections] if isinstance(content, dict) and "name" in content else sections
 
 
-SECTIONS = [section for path in CONFIGS for section in find_sections(base_file.read(path).value)]
-SOURCES = [path.read_text("utf-8") for path in TESTS if path.name != Path(__file__).name]
+@functools.cache
+def list_sections() -> list[dict[str, Any]]:
+    """Return the sections of all configs that choose a plug-in."""
+    return [section for path in CONFIGS for section in find_sections(base_file.read(path).value)]
+
+
+@functools.cache
+def list_sources(plugin: str) -> list[str]:
+    """Return the tests that name the plug-in."""
+    sources = [path.read_text("utf-8") for path in TESTS if path.name != Path(__file__).name]
+    return [source for source in sources if re.search(rf"\b{plugin}\b", source)]
 
 
 def is_set(plugin: str, option: str) -> bool:
     """Return whether a config sets the option, or a test that names the plug-in does."""
-    if any(section["name"] == plugin and option in section for section in SECTIONS):
+    if any(section["name"] == plugin and option in section for section in list_sections()):
         return True
     setting = re.compile(rf"\b{option}(\s*[=:]|[\"'])")
-    return any(re.search(rf"\b{plugin}\b", source) and setting.search(source) for source in SOURCES)
+    return any(map(setting.search, list_sources(plugin)))
 
 
 def list_sharers(kind: str, plugin: str, option: str) -> list[str]:

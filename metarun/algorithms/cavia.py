@@ -7,6 +7,10 @@ inputs, a condition c. The inner loop starts from zeros and descends the support
 
 and the outer objective is the query loss L_Q(θ, c_K) in θ. `order: first` takes ∂c_K/∂θ for zero.
 
+The authors' code clamps the gradient of each task to ±10; here `training.clip_value` clamps the mean over the tasks.
+Table 1 of the paper compares with MAML on additional inputs that adapt with the weights, the option `extra_inputs` of
+`mlp`.
+
 The model decides what a condition does: `mlp` has it beside the inputs, as the paper's regression does; `conv4`
 modulates every block by it (FiLM), where the paper modulates one.
 """

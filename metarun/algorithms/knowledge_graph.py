@@ -15,9 +15,13 @@ Related: Liu, Zhou, Long, Jiang, Zhang 2019 (gated propagation, arXiv 1909.05024
 parents exchange messages by attention, gated against their own; Chen, Chen, Hui, Wu, Li, Lin 2020 (KGTN, 1911.09579),
 where classifier weights of known and new classes do this on a graph that is given; Yao et al. 2020 (ARML, 2001.00745),
 where the prototypes of a task attend to a graph that all tasks share. Differences: in the first two a new class has its
-place in the graph, and here its edges are found by similarity alone, because a support does not name its classes. The
-first refreshes its memory of known classes at intervals, and here it is learned. The messages of KGTN and ARML pass
-gated recurrent units or graph convolutions, and here they are means, so that a vector stays in the space of features.
+place in the graph, and here its edges are found by similarity, beside the one that it may bring. The first refreshes
+its memory of known classes at intervals, and here it is learned. The messages of KGTN and ARML pass gated recurrent
+units or graph convolutions, and here they are means, so that a vector stays in the space of features.
+
+With `tells_alphabet` of Omniglot a support says which concept each of its classes belongs to, in training and in a new
+task: the class brings an edge. Controls are `edges: shuffled`, in which the known classes have changed places, and
+`propagation_steps: 0`, in which concepts have no vectors and an edge to one says nothing.
 
 With `pretrained` the features come from an earlier stage and are fixed; only the graph and its nodes are trained.
 Turned copies of a character are other classes, related by their turned alphabet; only the copy in an episode is hidden.
@@ -27,7 +31,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from metarun import base, trees
 from metarun.blocks import (
@@ -37,6 +41,7 @@ from metarun.blocks import (
     outer_loss,
     pretrained_body,
     prototypes,
+    related_inputs,
     relation_graph,
     target_kinds,
 )
@@ -68,11 +73,13 @@ def build(config: Config, model: base.Model, problem: base.Problem, earlier=None
       DataError: the edge list is missing or wrong.
     """
     ways = target_kinds.require_ways(problem, "knowledge_graph")
-    graph = relation_graph.build(config.graph, problem, "classes", name="knowledge_graph")
+    graph = relation_graph.build(config.graph, problem, "classes", "knowledge_graph", config.edges)
     if config.pretrained is not None:
         earlier_stages.find("pretrained", config.pretrained, earlier)
 
     def init(key, episodes: base.Episode, earlier) -> base.Weights:
+        told = isinstance(episodes.support.inputs, base.Related)
+        episodes = episodes._replace(support=drop_concepts(episodes.support))
         inputs = trees.first(episodes.support.inputs)
         if config.pretrained is None:
             body = backbone.init_body(model, key, inputs)
@@ -85,23 +92,33 @@ def build(config: Config, model: base.Model, problem: base.Problem, earlier=None
                 lambda task: average_classes(embed_task(model, body, *task), ways, *task), episodes[:2]
             )
             places = jax.vmap(graph.relations.locate)(episodes.facts)
+            vectors = means.reshape(-1, means.shape[-1])
             trained["graph"], frozen["graph"] = relation_graph.init(
-                graph, config.propagation_steps, means.reshape(-1, means.shape[-1]), places.reshape(-1)
+                graph, config.propagation_steps, vectors, places.reshape(-1), told
             )
         return base.Weights(trained, frozen)
 
-    def place_classes(weights: base.Weights, features, labels, hidden=None) -> Float[Array, "way feature"]:
-        means = metric_space.class_means(features, labels, ways)
+    def place_classes(
+        weights: base.Weights, features, support: base.Examples, hidden=None
+    ) -> Float[Array, "way feature"]:
+        means = metric_space.class_means(features, support.targets, ways)
         if graph is None:
             return means
         trained, frozen = weights.trained["graph"], weights.frozen["graph"]
-        return relation_graph.smooth(graph, trained, frozen, config.propagation_steps, means, hidden)
+        told = find_concepts(support, ways) if "told" in trained else None
+        return relation_graph.smooth(graph, trained, frozen, config.propagation_steps, means, hidden, told)
+
+    def adapt(weights: base.Weights, support: base.Examples) -> prototypes.Learner:
+        body, plain = select_body(weights), drop_concepts(support)
+        features = backbone.embed_support(model, body, plain)
+        return prototypes.Learner(body, place_classes(weights, features, support), plain.inputs)
 
     def loss(weights: base.Weights, episode: base.Episode, key, progress):
         support, query, facts = episode
+        told, support = support, drop_concepts(support)
         features = embed_task(model, select_body(weights), support, query)
         places = None if graph is None else graph.relations.locate(facts)
-        points = place_classes(weights, features[0], support.targets, places)
+        points = place_classes(weights, features[0], told, places)
         outputs = metric_space.similarities(features[1], points, config)
         query_loss, metrics = outer_loss.judge(problem.objective, outputs, query)
         if places is None:
@@ -111,8 +128,20 @@ def build(config: Config, model: base.Model, problem: base.Problem, earlier=None
         metrics = metrics | {"memory_loss": jax.lax.stop_gradient(memory_loss)}
         return query_loss + config.memory_weight * memory_loss, metrics
 
-    adapt = prototypes.make_adapt(model, select_body, place_classes)
     return base.Algorithm(init, loss, adapt, prototypes.make_predict(model, config))
+
+
+def drop_concepts(support: base.Examples) -> base.Examples:
+    """Return a support with plain inputs."""
+    return support._replace(inputs=related_inputs.drop_concepts(support.inputs))
+
+
+def find_concepts(support: base.Examples, ways: int) -> Int[Array, "{ways}"]:
+    """Return the concept that the support says of each class, as a place in the names of the relations; -1: none."""
+    concepts = jnp.full(ways, -1, jnp.int32)
+    if not isinstance(support.inputs, base.Related):
+        return concepts
+    return concepts.at[support.targets].max(support.inputs.concepts)
 
 
 def select_body(weights: base.Weights) -> base.PyTree:

@@ -16,8 +16,13 @@ Some published methods are this formula with other settings. Each has a config o
   `normalisation_per_step: true` and a cosine schedule of the outer optimizer. As in the authors' code a rate belongs
   to one array (a kernel, a bias), scales and offsets of the normalisation do not adapt, and the multi-step loss moves
   from equal weights to the last step over the first tenth of the training. Different here: statistics are those of the
-  batch or of the support, so that there are none to keep for each step; there is no annealing from first order to
-  second.
+  batch or of the support, so that there are none to keep for each step (the authors' code keeps running ones for each
+  step, and never reads them); there is no annealing from first order to second (the authors' Omniglot settings have
+  none).
+
+The MAML authors' own code for Omniglot has an offset in each normalisation and no scale, the offset does not adapt, and
+the last layer starts from N(0, 1): `adapts_normalisation: false`, with `scale: false` and `head_deviation: 1.0` of the
+model `conv4`.
 
 With `inner_loss: mean` L_S is the mean over the support. The MAML authors' code sums the means of the classes, which is
 `inner_loss: sum`: the mean times the number of outputs. Its 0.4 in 5 ways, and its 0.1 in 20, are 2.0 for the mean.
@@ -32,10 +37,9 @@ from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from metarun import base, errors, trees
-from metarun.blocks import inner_loop, outer_loss
+from metarun.blocks import inner_loop, outer_loss, parameter_kinds
 from metarun.blocks.inner_loop import Learner
 from metarun.options import InnerLoop
 from metarun.ranges import Above
@@ -57,6 +61,7 @@ class Config(InnerLoop):
     # The optimizer whose direction α multiplies. Decay rates of the moments are 0.9 and 0.999.
     inner_optimizer: Literal["sgd", "momentum", "rmsprop", "adam", "adam_without_momentum"] = "sgd"
     adapts: Literal["all", "head", "body"] = "all"  # head: the last layer (ANIL); body: all but it (BOIL)
+    adapts_normalisation: bool = True  # false: all tasks share the scales and offsets of the normalisation
     normalisation_per_step: bool = False  # each inner step has its own scales and offsets, and none adapts
     # Which loss the outer step takes: the query loss after the last inner step, the mean over all inner steps, or a
     # weighting that moves from the mean to the last step (MAML++).
@@ -130,7 +135,7 @@ def make_descend(config: Config, model: base.Model, objective: base.Objective) -
         params, rates = split_trained(config, trained)
         stepwise, shared = trees.partition(params, lambda path: is_stepwise(config, path))
         adapting, fixed = trees.partition(shared, lambda path: adapts(config, path))
-        rows = select_rows(
+        rows = inner_loop.select_rows(
             {"rates": rates if has_rates_per_step else None, "stepwise": stepwise},
             inner_loop.count_steps(config, points),
         )
@@ -218,43 +223,30 @@ def restart(config: Config, trained, params: base.PyTree) -> base.PyTree:
     return params if config.learned_lr is None else trained | {"params": params}
 
 
-def select_rows(tree: base.PyTree, steps: int) -> base.PyTree:
-    """Return leaves [step, ...] of leaves [trained step, ...]: steps beyond the trained ones have the last one's."""
-    return jax.tree.map(lambda leaf: leaf[np.minimum(np.arange(steps), leaf.shape[0] - 1)], tree)
-
-
 def adapts(config: Config, path: tuple[str, ...]) -> bool:
     """Return whether the inner loop changes the parameters at a path."""
-    if is_stepwise(config, path):
+    if parameter_kinds.is_normalisation(path) and (
+        config.normalisation_per_step or not config.adapts_normalisation
+    ):
         return False
-    return config.adapts == "all" or is_head(path) == (config.adapts == "head")
+    return config.adapts == "all" or parameter_kinds.is_head(path) == (config.adapts == "head")
 
 
 def is_stepwise(config: Config, path: tuple[str, ...]) -> bool:
     """Return whether each inner step has the parameters at a path of its own."""
-    return config.normalisation_per_step and is_normalisation(path)
-
-
-def is_head(path: tuple[str, ...]) -> bool:
-    """Return whether the parameters at a path are of the model's last layer."""
-    return path[:1] == (base.HEAD,)
-
-
-def is_normalisation(path: tuple[str, ...]) -> bool:
-    """Return whether the parameters at a path are of a normalisation."""
-    return bool(path) and path[-1] in (base.SCALE, base.OFFSET)
+    return config.normalisation_per_step and parameter_kinds.is_normalisation(path)
 
 
 def refuse_missing_layers(config: Config, params: base.PyTree) -> None:
     """Raise ConfigError if the model lacks what the config names."""
     paths = [trees.path_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    if config.adapts != "all" and len({is_head(path) for path in paths}) == 1:
+    if config.adapts != "all" and len({parameter_kinds.is_head(path) for path in paths}) == 1:
         raise errors.ConfigError(
             f"the model has no last layer to tell from its body, and adapts is {config.adapts}",
             "algorithm.adapts",
             "set adapts: all, or take a model with a layer `head` and others",
         )
-    if config.normalisation_per_step and not any(map(is_normalisation, paths)):
+    if config.normalisation_per_step and not any(map(parameter_kinds.is_normalisation, paths)):
         raise errors.ConfigError(
             "the model has no normalisation with scales and offsets",
             "algorithm.normalisation_per_step",

@@ -13,20 +13,32 @@ say how to weight what the support of a new task shows. The objective is joint,
 the cross-entropies of support and query, both under the mapped prototypes ĉ.
 
 Where we differ from FEAT: L_support is in place of its contrastive term, which maps the examples of each class by
-themselves; the features are learned from the start and not pre-trained; nothing is dropped out; and ĉ has layer
-normalisation, as in the authors' code, only with `normalised`. As in `protonet`, the model's last layer is not among
-the weights, and evaluation may have other ways and shots than training.
+themselves; the features are learned from the start and not pre-trained, unless `pretrained` names a stage; nothing is
+dropped out; and ĉ has layer normalisation, as in the authors' code, only with `normalised`. W_o begins at random, or
+with `first_mapping: identity` at zero, so that ĉ = c and the learner begins as a prototypical network. In one shot the
+support is its own prototype: L_support alone is least without any mapping, and `query_weight` says how much it counts.
+As in `protonet`, the model's last layer is not among the weights, and evaluation may have other ways and shots than
+training.
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from metarun import base, trees
-from metarun.blocks import backbone, metric_space, networks, outer_loss, prototypes, target_kinds
+from metarun.blocks import (
+    backbone,
+    earlier_stages,
+    metric_space,
+    networks,
+    outer_loss,
+    pretrained_body,
+    prototypes,
+    target_kinds,
+)
 from metarun.options import Similarity
 from metarun.ranges import Above
 
@@ -36,12 +48,15 @@ class Config(Similarity):
     """The mapping, its objective, and how near a query is to a class."""
 
     query_weight: Annotated[float, Above(0)] = 1.0  # α, the weight of the query's loss beside the support's
+    # The mapping before training: random, or none, so that the learner begins as a prototypical network.
+    first_mapping: Literal["random", "identity"] = "random"
+    pretrained: str | None = None  # name of the earlier stage whose body is the first one; null: a random one
     # Layer normalisation of the mapped prototypes, as in FEAT; the queries have none.
     normalised: bool = False
 
 
 def build(config: Config, model: base.Model, problem: base.Problem, earlier=None) -> base.Algorithm:
-    """Build the four functions. Needs no earlier stage.
+    """Build the four functions, on the earlier stage `pretrained` if there is one.
 
     Returns:
       An algorithm whose weights are `features`, the model's without its last layer, `attention`, and `norm` with
@@ -49,17 +64,21 @@ def build(config: Config, model: base.Model, problem: base.Problem, earlier=None
       `support_loss`.
 
     Raises:
-      ValueError: the family is no classification.
+      ValueError: the family is no classification, or there is no such stage.
     """
     objective = problem.objective
     ways = target_kinds.require_ways(problem, "mapping")
+    if config.pretrained is not None:
+        earlier_stages.find("pretrained", config.pretrained, earlier)
 
     def init(key, episodes: base.Episode, earlier) -> base.Weights:
         body_key, attention_key = jax.random.split(key)
         inputs = trees.first(episodes.support.inputs)
-        body = backbone.init_body(model, body_key, inputs)
+        body = pretrained_body.start(config.pretrained, model, body_key, inputs, earlier)
         width = backbone.count_features(model, body, inputs)
         attention = networks.init_attention(attention_key, width, width, width, width)
+        if config.first_mapping == "identity":
+            attention["result"] = jax.tree.map(jnp.zeros_like, attention["result"])
         trained = {"features": body, "attention": attention}
         if config.normalised:
             trained["norm"] = {base.SCALE: jnp.ones(width), base.OFFSET: jnp.zeros(width)}

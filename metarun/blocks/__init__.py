@@ -9,12 +9,14 @@ prototypes.py         learners that answer with the nearest class
 networks.py           small networks beside the model
 weight_generator.py   a network that writes parameters from a vector of the task
 set_encoder.py        a vector of the task, read from its support
+parameter_kinds.py    which parameters are of the last layer, and which of a normalisation
 modulation.py         a model that a vector modulates
 lstm.py               a long short-term memory cell
 earlier_stages.py     the earlier stages that an option names
 pretrained_body.py    the network of an earlier stage, as a start or as features
 last_layer.py         the features that the last layer of any learner sees
 ensemble.py           earlier stages as members of one ensemble
+related_inputs.py     inputs that say which concept a class belongs to, and models that do not see it
 relation_graph.py     vectors that move towards those of their relatives in a graph
 edge_list.py          a user's own graph, checked line by line
 """

@@ -138,6 +138,11 @@ def count_steps(config: InnerSteps, points: base.Points | None) -> int:
     return config.inner_steps if points is None else points.counts[-1]
 
 
+def select_rows(tree: base.PyTree, steps: int) -> base.PyTree:
+    """Return leaves [step, ...] of leaves [trained step, ...]: steps beyond the trained ones have the last one's."""
+    return jax.tree.map(lambda leaf: leaf[np.minimum(np.arange(steps), leaf.shape[0] - 1)], tree)
+
+
 def watch(
     points: base.Points, step: Callable, start: base.PyTree, finish: Callable, rows: base.PyTree = ()
 ) -> base.PyTree:

@@ -75,6 +75,7 @@ def attend(
     """Apply multi-head scaled dot-product attention (Vaswani et al. 2017, arXiv 1706.03762, section 3.2.2).
 
     Args:
+      layers: as `init_attention` gives them; without "result" no dense layer follows.
       heads: a divisor of the width of the projections.
       allowed: which examples a query may look at, at least one for each query; None: all.
     """
@@ -87,5 +88,5 @@ def attend(
     scores = query @ key.swapaxes(1, 2) * query.shape[-1] ** -0.5
     if allowed is not None:
         scores = jnp.where(allowed, scores, -jnp.inf)
-    attended = jax.nn.softmax(scores, axis=-1) @ value
-    return dense(layers["result"], attended.swapaxes(0, 1).reshape(queries.shape[0], -1))
+    attended = (jax.nn.softmax(scores, axis=-1) @ value).swapaxes(0, 1).reshape(queries.shape[0], -1)
+    return dense(layers["result"], attended) if "result" in layers else attended

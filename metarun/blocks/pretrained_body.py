@@ -2,10 +2,25 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
 
 from metarun import base, errors
 from metarun.base import PyTree
 from metarun.blocks import backbone
+
+
+def start(stage: str | None, model: base.Model, key: PRNGKeyArray, inputs: PyTree, earlier) -> PyTree:
+    """Return the first body: that of an earlier stage, or a random one without a stage.
+
+    Args:
+      earlier: {stage: Weights} of the earlier stages.
+
+    Raises:
+      ConfigError: as of `extract_body`.
+    """
+    if stage is None:
+        return backbone.init_body(model, key, inputs)
+    return extract_body(stage, earlier[stage], model, inputs)
 
 
 def extract_body(stage: str, weights: base.Weights, model: base.Model, inputs: PyTree) -> PyTree:
@@ -57,3 +72,20 @@ def extract_network(
             "name a stage whose algorithm is pretrain",
         )
     return {"body": body, base.HEAD: weights.trained[base.HEAD]}
+
+
+def extract_head(stage: str, weights: base.Weights, model: base.Model, inputs: PyTree) -> PyTree:
+    """Return the last layer that an earlier stage has learned for the outputs of an episode, as MAML does.
+
+    Raises:
+      ConfigError: the stage has none, or one for other outputs.
+    """
+    trained = weights.trained.get("params", weights.trained)
+    shapes = jax.tree.map(jnp.shape, jax.eval_shape(model.init, jax.random.key(0), inputs)[base.HEAD])
+    if jax.tree.map(jnp.shape, trained.get(base.HEAD)) != shapes:
+        raise errors.ConfigError(
+            f"the stage {stage} has no last layer for the classes of an episode",
+            "algorithm.head",
+            "name a stage that adapts its last layer, such as maml, or set head: new",
+        )
+    return trained[base.HEAD]

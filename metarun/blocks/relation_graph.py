@@ -16,6 +16,9 @@ towards them,
 
 s is the mean squared distance of the nodes from their mean, so that units do not matter. τ, m, b (known or concept), β
 and ω are learned. `propagate` and `smooth` do not depend on the order of the nodes or of the vectors.
+
+A new class may bring an edge to a concept u, such as its alphabet. The logit of v = u in the softmax then has one more
+learned term, κ, so that the class moves towards what it is told to belong to as well as to what it resembles.
 """
 
 from pathlib import Path
@@ -33,6 +36,8 @@ from metarun.blocks import edge_list
 UP, DOWN, PEER, SELF = range(4)  # kinds of edges
 FIRST_SHARPNESS = 8.0  # τ before training: some tens of a thousand nodes get most of the attention
 FIRST_GATE = -2.0  # β before training: a vector moves an eighth of the way
+FIRST_TOLD = 5.0  # κ before training: the concept that a class is told weighs as much as 148 nodes as near
+SHUFFLE_SEED = 0  # of the control with shuffled edges: every run shuffles alike
 SMALLEST = 1e-12  # the least spread of the nodes, s
 
 
@@ -45,19 +50,26 @@ class Graph(NamedTuple):
     receivers: np.ndarray  # int32 [edge]
     kinds: np.ndarray  # int32 [edge], UP, DOWN or PEER
     weights: np.ndarray  # float32 [edge], w
+    # int32 [name], the node of each name of `relations`; -1: it has neither a vector nor an edge
+    places: np.ndarray
 
 
 Edge = tuple[int, int, float]  # (member, concept, weight), the first two as places in a list of names
 
 
 def build(
-    graph: str, problem: base.Problem, subjects: Literal["classes", "tasks"], name: str
+    graph: str,
+    problem: base.Problem,
+    subjects: Literal["classes", "tasks"],
+    name: str,
+    edges: Literal["given", "shuffled"] = "given",
 ) -> Graph | None:
     """Build the graph "family", or that of an edge list, whose path it is; None for "none".
 
     Args:
       subjects: what the nodes must be, classes or kinds of tasks.
       name: the algorithm's, for the message.
+      edges: those of the graph, or with the known nodes in other places.
 
     Raises:
       ValueError: the family has no such nodes, or does not relate them.
@@ -72,14 +84,14 @@ def build(
             "set graph: none, or choose a task family that names them",
         )
     if graph != "family":
-        return index_nodes(relations, *read_edges(graph, relations))
+        return index_nodes(relations, *read_edges(graph, relations), edges == "shuffled")
     if not relations.edges:
         raise ValueError(
             f"this task family does not relate its {subject}",
             "set graph to the path of an edge list, or to none",
         )
-    edges = [(member, concept, 1.0) for member, concept in relations.edges]
-    return index_nodes(relations, len(relations.names), edges)
+    own_edges = [(member, concept, 1.0) for member, concept in relations.edges]
+    return index_nodes(relations, len(relations.names), own_edges, edges == "shuffled")
 
 
 def read_edges(path: str, relations: base.Relations) -> tuple[int, list[Edge]]:
@@ -90,13 +102,25 @@ def read_edges(path: str, relations: base.Relations) -> tuple[int, list[Edge]]:
     return len(names), [(places[row.member], places[row.concept], row.weight) for row in rows]
 
 
-def index_nodes(relations: base.Relations, names: int, edges: list[Edge]) -> Graph:
+def shuffle_known(edges: list[Edge], known: int) -> list[Edge]:
+    """Return the edges after the known nodes have changed places. No node gets an edge to itself or one twice."""
+    order = np.random.default_rng(SHUFFLE_SEED).permutation(known)
+
+    def move(place: int) -> int:
+        return int(order[place]) if place < known else place
+
+    return [(move(member), move(concept), weight) for member, concept, weight in edges]
+
+
+def index_nodes(relations: base.Relations, names: int, edges: list[Edge], shuffled: bool = False) -> Graph:
     """Return the graph with both directions of every edge, without names that have neither a vector nor an edge."""
     known = relations.known
+    edges = shuffle_known(edges, known) if shuffled else edges
     concept_places = sorted({place for edge in edges for place in edge[:2]} - set(range(known)))
     nodes = np.arange(names)  # the node of each name
     nodes[concept_places] = known + np.arange(len(concept_places))
     members, concepts = nodes[[edge[0] for edge in edges]], nodes[[edge[1] for edge in edges]]
+    used = np.isin(np.arange(names), [*range(known), *concept_places])
     peers = np.maximum(members, concepts) < known
     kinds = [np.where(peers, PEER, kind) for kind in (UP, DOWN)]
     return Graph(
@@ -106,16 +130,24 @@ def index_nodes(relations: base.Relations, names: int, edges: list[Edge]) -> Gra
         np.concatenate([concepts, members]).astype(np.int32),
         np.concatenate(kinds).astype(np.int32),
         np.tile(np.array([edge[2] for edge in edges], np.float32), 2),
+        np.where(used, nodes, -1)[: len(relations.names)].astype(np.int32),
     )
 
 
 def init(
-    graph: Graph, steps: int, vectors: Float[Array, "example feature"], places: Int[Array, "example"]
+    graph: Graph,
+    steps: int,
+    vectors: Float[Array, "example feature"],
+    places: Int[Array, "example"],
+    told: bool = False,
 ) -> tuple[PyTree, PyTree]:
     """Return (trained, frozen). A known node begins at the mean of its vectors.
 
     A known node without a vector begins where propagation from its relatives puts it; if that gives it none, it begins
     at the mean of all vectors.
+
+    Args:
+      told: whether new classes bring edges; then κ is trained.
     """
     known, size = graph.relations.known, vectors.shape[1]
     counts = jnp.zeros(known, vectors.dtype).at[places].add(1)
@@ -130,6 +162,8 @@ def init(
         "gate": jnp.full(size, FIRST_GATE, vectors.dtype),
         "gate_distance": jnp.zeros((), vectors.dtype),
     }
+    if told:
+        trained["told"] = jnp.asarray(FIRST_TOLD, vectors.dtype)
     frozen = {
         "senders": jnp.asarray(graph.senders),
         "receivers": jnp.asarray(graph.receivers),
@@ -181,10 +215,14 @@ def smooth(
     steps: int,
     vectors: Float[Array, "way feature"],
     hidden: Int[Array, "way"] | None = None,
+    told: Int[Array, "way"] | None = None,
 ) -> Float[Array, "way feature"]:
     """Return c' for each vector c. The known nodes `hidden` are out of the graph, as if there were no such class.
 
     If no node is left, the vectors stay as they are.
+
+    Args:
+      told: the concept that each class brings an edge to, as a place in the names of the relations; -1: none.
     """
     known = graph.relations.known
     absent = jnp.zeros(known, bool)
@@ -192,11 +230,18 @@ def smooth(
         absent = absent.at[hidden].set(True)
     nodes, present = propagate(graph, trained, frozen, steps, absent)
     scale = measure_spread(nodes, present)
-    attention = attend(trained, vectors, nodes, present, frozen["ranks"] > 0, scale)
+    bonus = None if told is None else trained["told"] * point_at(graph, told, vectors.dtype)
+    attention = attend(trained, vectors, nodes, present, frozen["ranks"] > 0, scale, bonus)
     message = attention @ nodes
     distance = jnp.square(vectors - message).sum(axis=1, keepdims=True) / scale
     gate = jax.nn.sigmoid(trained["gate"][None] + trained["gate_distance"] * distance)
     return jnp.where(present.any(), vectors + gate * (message - vectors), vectors)
+
+
+def point_at(graph: Graph, told: Int[Array, "way"], dtype) -> Float[Array, "way node"]:
+    """Return 1 at the node that each class is told, and 0 elsewhere; zeros for a class without such a node."""
+    nodes = jnp.where(told >= 0, jnp.asarray(graph.places)[told], -1)
+    return jax.nn.one_hot(nodes, graph.nodes, dtype=dtype)
 
 
 def measure_spread(nodes: Float[Array, "node feature"], present: Bool[Array, "node"]) -> Float[Array, ""]:
@@ -214,12 +259,18 @@ def attend(
     present: Bool[Array, "node"],
     is_concept: Bool[Array, "node"],
     scale: Float[Array, ""],
+    bonus: Float[Array, "way node"] | None = None,
 ) -> Float[Array, "way node"]:
-    """Return a for each vector. The term −τ Σ m c² / s is left out, because it shifts all logits of a vector alike."""
+    """Return a for each vector. The term −τ Σ m c² / s is left out, because it shifts all logits of a vector alike.
+
+    Args:
+      bonus: is added to the logits.
+    """
     metric = jnp.exp(trained["sharpness"] + trained["metric"]) / scale
     closeness = 2 * vectors @ (metric[None] * nodes).T - (jnp.square(nodes) @ metric)[None]
     ranks = trained["ranks"][is_concept.astype(jnp.int32)]
-    return jax.nn.softmax(jnp.where(present, closeness + ranks[None], jnp.finfo(nodes.dtype).min), axis=-1)
+    logits = closeness + ranks[None] if bonus is None else closeness + ranks[None] + bonus
+    return jax.nn.softmax(jnp.where(present, logits, jnp.finfo(nodes.dtype).min), axis=-1)
 
 
 def memory_loss(

@@ -3,11 +3,14 @@
 Zaheer et al. 2017, Deep Sets, arXiv 1703.06114. The layers are {"pair", "whole"}: "pair" reads each example, "whole"
 reads what the examples have in common. Inputs that are vectors of numbers are read as they are. All others, such as
 pictures, are read through a third part, a "body" of the encoder's own with the shape of the model's.
+
+`init` and `encode` read classes in the order of their labels. `init_exchangeable` and `encode_exchangeable` read them
+as a set of sets, and give a vector of each class, too: with other labels the same classes have the same vectors.
 """
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from metarun import base
 from metarun.base import PyTree
@@ -54,6 +57,35 @@ def encode(
     ways = layers["whole"][0][base.KERNEL].shape[0] // examples.shape[-1]
     means = metric_space.class_means(examples, support.targets, ways)
     return networks.perceptron(layers["whole"], means.reshape(-1))
+
+
+def init_exchangeable(
+    config: SetEncoder, key: PRNGKeyArray, features: int, body: PyTree | None = None
+) -> PyTree:
+    """Return the layers of an encoder of classes whose order does not matter.
+
+    Args:
+      features: how many numbers an example has once it is read through `body`.
+      body: of the encoder's own; None: examples come as vectors.
+    """
+    pair_key, whole_key = jax.random.split(key)
+    layers = {} if body is None else {"body": body}
+    return layers | {
+        "pair": networks.init_perceptron(pair_key, [features, *[config.width] * config.depth]),
+        "whole": networks.init_perceptron(whole_key, [config.width, config.width, config.embed]),
+    }
+
+
+def encode_exchangeable(
+    layers: PyTree, features: Float[Array, "example feature"], labels: Int[Array, "example"], ways: int
+) -> tuple[Float[Array, "{ways} width"], Float[Array, "embed"]]:
+    """Return a vector of each class, the mean of pair(x) over its examples, and e, the mean of whole(·) over them.
+
+    A class without examples has a vector of zeros.
+    """
+    examples = jax.nn.relu(networks.perceptron(layers["pair"], features))
+    classes = metric_space.class_means(examples, labels, ways)
+    return classes, networks.perceptron(layers["whole"], classes).mean(axis=0)
 
 
 def is_vector(spec: base.Spec) -> bool:

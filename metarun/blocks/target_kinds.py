@@ -34,6 +34,19 @@ def refuse_tokens(problem: base.Problem) -> None:
         )
 
 
+def refuse_stream(name: str, problem: base.Problem, algorithm: base.Algorithm) -> None:
+    """Refuse a stream if the algorithm cannot follow one.
+
+    Raises:
+      ValueError: the labels of the episodes come one example late.
+    """
+    if problem.stream and algorithm.follow is None:
+        raise ValueError(
+            f"{name} cannot answer a stream, whose labels come one example late",
+            "take algorithm.name=memory, or a task of support and query",
+        )
+
+
 def as_numbers(spec: base.Spec, targets: base.PyTree, size: int) -> Float[Array, "example feature"]:
     """Return targets as inputs of a network: a label becomes a one-hot vector [size]; numbers stay."""
     return jax.nn.one_hot(targets, size) if spec.targets == "classes" else jnp.asarray(targets)

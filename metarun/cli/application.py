@@ -13,6 +13,7 @@ from metarun.cli import (
     doctor,
     embed,
     evaluate,
+    export,
     init,
     online,
     plugin_list,
@@ -25,6 +26,7 @@ from metarun.cli import (
     table,
     train,
 )
+from metarun.plain_text import PlainFormatter
 
 # Every command: its name, and the function that typer reads its arguments and its help from.
 COMMANDS: dict[str, Callable] = {
@@ -33,6 +35,7 @@ COMMANDS: dict[str, Callable] = {
     "eval": evaluate.evaluate,
     "predict": predict.predict,
     "embed": embed.embed,
+    "export": export.export,
     "online": online.online,
     "compare": compare.compare,
     "table": table.table,
@@ -75,9 +78,10 @@ def set_up(
     """Set up what all commands share."""
     handler = logging.StreamHandler()
     handler.setLevel(logging.WARNING)
-    handler.setFormatter(logging.Formatter("warning: %(message)s"))
+    handler.setFormatter(PlainFormatter("warning: %(message)s"))
     logging.getLogger("metarun").addHandler(handler)
     logging.getLogger("metarun").propagate = False
-    # Orbax prints tracebacks of errors that we report ourselves.
-    logging.getLogger("absl").addHandler(logging.NullHandler())
-    logging.getLogger("absl").propagate = False
+    # Orbax, and asyncio below it, print tracebacks of errors that we report ourselves.
+    for library in ("absl", "asyncio"):
+        logging.getLogger(library).addHandler(logging.NullHandler())
+        logging.getLogger(library).propagate = False

@@ -2,16 +2,26 @@
 
 import itertools
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from metarun import errors
-from metarun.cli import completion
+from metarun.cli import completion, cost_columns
 from metarun.cli.arguments import Json, Plot
-from metarun.cli.text_tables import align, format_count, format_mean, print_either
+from metarun.cli.text_tables import align, format_mean, print_either
+from metarun.evaluation import wording
 
+# What `finished.costs.MEASURES` has; that module is heavier than `--help` may be.
+Against = Literal["seconds", "flops", "steps", "parameters", "adaptation"]
+AGAINST = "With --plot: draw the metric against this cost, in place of the ranking."
 RANGES = 8  # of numbers in a cell; all of them are in the JSON
+CONTROLS = "Train the controls of a config, or of a run's config, and compare the method with them."
+PANEL = "With --controls"
+SEEDS = "Seeds of every run. Default: the replicas of the config, three at least."
+JOBS = "Runs at once, or `devices`. Default: one a GPU; one on a CPU."
+CONTROLS_DIR = "The folder of the runs. Default: controls/<config name>-<hash>."
+DRY_RUN = "Say what would be trained."
 
 
 def compare(
@@ -19,7 +29,7 @@ def compare(
         list[Path],
         typer.Argument(
             metavar="RUN...",
-            help="Finished runs, by path, name or `latest`; every stage counts.",
+            help="Finished runs, by path, name or `latest`; every stage counts. With --controls one config or run.",
             autocompletion=completion.complete_run,
         ),
     ],
@@ -34,10 +44,22 @@ def compare(
         bool,
         typer.Option("--steps-curve", help="Compare the metric after each number of inner steps instead."),
     ] = False,
+    controls: Annotated[bool, typer.Option("--controls", help=CONTROLS)] = False,
+    seeds: Annotated[int | None, typer.Option(min=1, help=SEEDS, rich_help_panel=PANEL)] = None,
+    jobs: Annotated[str | None, typer.Option(help=JOBS, rich_help_panel=PANEL)] = None,
+    controls_dir: Annotated[Path | None, typer.Option(help=CONTROLS_DIR, rich_help_panel=PANEL)] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help=DRY_RUN, rich_help_panel=PANEL)] = False,
     as_json: Json = False,
     plot: Plot = None,
+    against: Annotated[Against | None, typer.Option(help=AGAINST)] = None,
 ) -> None:
-    """Rank runs by paired differences on the same frozen episodes. Writes nothing to the runs.
+    """Rank runs by paired differences on the same frozen episodes. Writes nothing to the runs but ceiling.json.
+
+    Differences are paired by seed and episode; with one seed they say nothing about the noise of training. Where the
+    optimum of the task family is known, a row says what the best possible rule reaches; ceiling.json keeps that.
+
+    With --controls, train what the config's section `controls` asks for, with several seeds, and compare the method
+    with each control. The same command called again goes on where it was.
 
     With --steps-curve, show how many inner steps each run needs: the adaptation curve of its last stage in its first
     mode, and beside each point of the first run the steps after which every other run is at least as good. The curves
@@ -45,10 +67,25 @@ def compare(
     """
     from metarun.runs import catalogue
 
+    own = {"--seeds": seeds, "--jobs": jobs, "--controls-dir": controls_dir, "--dry-run": dry_run or None}
+    if controls:
+        from metarun.cli import control_table
+
+        others = {"--plot": plot, "--against": against, "--steps-curve": steps_curve or None}
+        refuse_options(others | {"--learner": None if learner == "adapted" else learner}, "beside", "out")
+        control_table.compare_controls(runs, seeds, jobs, controls_dir, dry_run, mode, metric, as_json)
+        return
+    refuse_options(own, "without", "out, or add --controls")
     paths = [catalogue.resolve(run) for run in runs]
     if not steps_curve:
-        rank(paths, mode, learner, metric, as_json, plot)
+        rank(paths, mode, learner, metric, as_json, plot, against)
         return
+    if against is not None:
+        raise errors.UsageError(
+            "an adaptation curve is drawn over inner steps",
+            "metarun compare --steps-curve --against",
+            "leave --against out, or --steps-curve",
+        )
     if mode is not None or learner != "adapted":
         raise errors.UsageError(
             "the curves are of all measured numbers of inner steps, in the first mode of each run",
@@ -58,16 +95,39 @@ def compare(
     show_curves(paths, metric, as_json, plot)
 
 
+def refuse_options(values: dict[str, Any], word: str, end: str) -> None:
+    """Raise UsageError if an option is set that does nothing beside, or without, --controls."""
+    for option, value in values.items():
+        if value is not None:
+            what = f"{option} means nothing {word} --controls"
+            raise errors.UsageError(what, f"metarun compare {option}", f"leave {option} {end}")
+
+
 def rank(
-    runs: list[Path], mode: str | None, learner: str, metric: str | None, as_json: bool, plot: Path | None
+    runs: list[Path],
+    mode: str | None,
+    learner: str,
+    metric: str | None,
+    as_json: bool,
+    plot: Path | None,
+    against: str | None = None,
 ) -> None:
-    """Compare runs by one learner of each stage."""
-    from metarun.figures import comparison_plot
+    """Compare runs by one learner of each stage.
+
+    Args:
+      against: the cost that the picture shows the metric against; None: it shows the ranking.
+    """
+    from metarun.figures import comparison_plot, cost_plot
     from metarun.finished import comparison
 
+    if against is not None and plot is None:
+        what = "--against says what the picture is drawn against, and there is no picture"
+        raise errors.UsageError(what, "metarun compare --against", f"add --plot {against}.png")
     compared = comparison.compare(runs, comparison.Choice(mode, learner, metric))
     print_either(compared, as_json, print_comparison)
-    if plot is not None:
+    if plot is not None and against is not None:
+        cost_plot.write_costs(plot, compared, against)
+    elif plot is not None:
         comparison_plot.write_comparison(plot, compared)
 
 
@@ -98,23 +158,33 @@ def print_curves(described: dict[str, Any]) -> None:
 
 def print_comparison(comparison: dict[str, Any]) -> None:
     """Print a line for each learner, best first, and under it what the numbers mean."""
-    earlier = any(entry["cost"]["earlier_seconds"] for entry in comparison["ranking"])
-    header = ["", "learner", comparison["metric"], "minus the best", "close to", "steps", "seconds"]
-    header += ["before"] * earlier + ["parameters", "state"]
+    columns = cost_columns.CostColumns(comparison)
+    header = ["", "learner", comparison["metric"], "minus the best", "close to", *columns.list_names()]
     entries = zip(comparison["ranking"], group_alike(comparison), strict=True)
-    rows = [make_row(number, *entry, earlier) for number, entry in enumerate(entries, start=1)]
+    rows = [
+        [*make_row(place + 1, *entry), *columns.make_cells(place, entry[0]["cost"])]
+        for place, entry in enumerate(entries)
+    ]
+    if reached := comparison["ceiling"]:
+        blank = [""] * (len(header) - 4)
+        rows.append(["", wording.BEST_POSSIBLE, format_mean(reached), format_mean(reached["behind"]), *blank])
     typer.echo(align([header, *rows]))
     if comparison["left_out"]:
         typer.echo(f"left out, as it has no such learner: {', '.join(comparison['left_out'])}")
+    for line in columns.explain():
+        typer.echo(line)
+    for note in comparison["notes"]:
+        typer.echo(note)
     episodes = comparison["episodes"]
     seeded = any("seeds" in entry for entry in comparison["ranking"])
+    over = " over seeds and episodes" if seeded else " over episodes"
     better = "higher" if comparison["higher_is_better"] else "lower"
     pairs = len(comparison["differences"])
     typer.echo(
         f"{comparison['metric']}: {better} is better; {comparison['mode']}, {comparison['learner']}; "
         f"{episodes['count']} {episodes['split']} episodes ({episodes['hash']}), "
-        "mean ± 95 % confidence interval, differences by pairs"
-        f"{'; in brackets the interval over the seeds of the run' * seeded}\n"
+        f"mean ± 95 % confidence interval{over}, differences by pairs"
+        f"{'; in brackets the interval over the seeds alone' * seeded}\n"
         "close to: the learners that it cannot be told apart from, by paired tests at 5 %, corrected for "
         f"{pairs} pair{'s' * (pairs != 1)} (Holm)"
     )
@@ -148,20 +218,12 @@ def format_ranges(numbers: list[int]) -> str:
     return ", ".join([*words[:RANGES], *["…"] * (len(words) > RANGES)])
 
 
-def make_row(number: int, entry: dict[str, Any], others: list[int], earlier: bool) -> list[str]:
-    """Return the cells of a learner."""
-    cost = entry["cost"]
-    cells = [
+def make_row(number: int, entry: dict[str, Any], others: list[int]) -> list[str]:
+    """Return the cells of a learner, without those of its cost."""
+    return [
         f"{number}",
         entry["label"],
         format_mean(entry),
         format_mean(entry["behind"]),
         format_ranges(others),
-        format_count(cost["steps"]),
-        format_count(cost["seconds"]),
-        format_count(cost["parameters"]),
-        "" if cost["state_bytes"] is None else f"{cost['state_bytes'] / 1e6:.2f} MB",
     ]
-    if earlier:
-        cells.insert(7, format_count(cost["earlier_seconds"]))
-    return cells

@@ -29,9 +29,11 @@ def quietly(list_words: Callable[[typer.Context, str], Iterable[str]]) -> Comple
 
 @quietly
 def complete_config(context: typer.Context, incomplete: str) -> Iterable[str]:
-    """List YAML files and folders that begin so, then the configs that come with metarun."""
+    """List YAML files and folders that begin so, then the configs that come with metarun; or runs that go on."""
     from metarun.config import shipped
 
+    if context.params.get("resume") or context.params.get("extend"):
+        yield from complete_run(context, "")
     folder = Path(incomplete) if incomplete.endswith("/") else Path(incomplete).parent
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.is_dir() and not path.name.startswith("."):
@@ -63,9 +65,9 @@ def complete_key(context: typer.Context, incomplete: str) -> Iterable[str]:
 @quietly
 def complete_measured_key(context: typer.Context, incomplete: str) -> Iterable[str]:
     """List the keys that may be overridden for a finished run, each with `=`."""
-    from metarun.config import schema
+    from metarun import config
 
-    sections: dict[str, Any] = {"evaluation": schema.Evaluation, "accelerator": schema.Accelerator}
+    sections: dict[str, Any] = {"evaluation": config.Evaluation, "accelerator": config.Accelerator}
     return (f"{name}.{key}=" for name, section in sections.items() for key in get_type_hints(section))
 
 

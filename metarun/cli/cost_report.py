@@ -39,7 +39,7 @@ def make_cells(cost: "Cost") -> tuple[str, ...]:
     """Return the line of one stage."""
     return (
         cost.stage,
-        f"{cost.steps:,}",
+        f"{cost.expected_steps:,}",
         f"{cost.seconds:.3g}",
         format_duration(cost.total_seconds),
         f"{cost.start_seconds + cost.compile_seconds:.1f} s",

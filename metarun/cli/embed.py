@@ -131,6 +131,10 @@ def print_report(report: dict[str, Any]) -> None:
             for fact, scores in report["retrieval"].items()
         ]
         typer.echo(align([header, *rows]))
+        for fact, scores in report["retrieval"].items():
+            if scores["apart"]:
+                asked = f"{scores['queries']} tasks are asked for"
+                typer.echo(f"{fact}: tasks that share a class are not each other's neighbours; {asked}")
     else:
         typer.echo("no fact is one number a task and differs between tasks: there is nothing to retrieve")
     if "nearest" in report:

@@ -9,7 +9,7 @@ import traceback
 
 from metarun import errors, outside, signals
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)  # the last: a closed stream
 NO_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "Out of memory")
 
 
@@ -42,10 +42,9 @@ def flush_output() -> None:
     """
     try:
         sys.stdout.flush()
-    except OSError as error:
+    except OSError:
         drop_output()
-        if error.errno != errno.EPIPE:  # a reader that has left, such as `head`, wants no more
-            raise
+        raise
 
 
 def drop_output() -> None:
@@ -62,7 +61,8 @@ def explain(error: BaseException) -> errors.MetarunError:
         return error
     text = f"{type(error).__name__}: {error}".splitlines()[0][:300]
     if isinstance(error, OSError) and error.errno in FULL:
-        what = f"what was asked for cannot be written: {error.strerror}"
+        reason = "the stream is closed" if error.errno == errno.EBADF else error.strerror
+        what = f"what was asked for cannot be written: {reason}"
         where = str(error.filename or "the standard output")
         return errors.StorageError(what, where, "free some space, or write the output to another place")
     if isinstance(error, MemoryError) or any(sign in str(error) for sign in NO_MEMORY):

@@ -20,8 +20,8 @@ SECTIONS = {
     "training": schema.Training,
     "evaluation": schema.Evaluation,
     "checkpoint": schema.Checkpoint,
-    "accelerator": schema.Accelerator,
-    "hosts": schema.Hosts,
+    "accelerator": config.Accelerator,
+    "hosts": config.Hosts,
     "stages": schema.Stage,
 }
 # Short names of methods, and the names of their configs.

@@ -1,6 +1,6 @@
 """`metarun online`."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -15,15 +15,26 @@ def online(
     times: Annotated[int, typer.Option(min=1, max=10_000, help="How many times a stream has.")] = 30,
     speed: Annotated[
         float,
-        typer.Option(min=0.0, max=1.0, help="How much of the way to an independent task one time goes."),
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="How much of the way to an independent task one time goes, or how likely the task changes.",
+        ),
     ] = 0.1,
+    stream: Annotated[
+        Literal["drift", "switches", "returns"],
+        typer.Option(help="Tasks drift, switch to new ones, or switch among few that come back."),
+    ] = "drift",
+    tasks: Annotated[
+        int, typer.Option(min=2, max=1000, help="How many tasks a stream of `returns` has.")
+    ] = 3,
     stage: Stage = None,
     split: Split = None,
     mode: Mode = None,
     as_json: Json = False,
     plot: Plot = None,
 ) -> None:
-    """Follow tasks that drift, and measure who keeps up. Writes nothing to the run."""
+    """Follow tasks that change, and measure who keeps up. Writes nothing to the run."""
     from metarun.cli import progress_display, text_tables
     from metarun.finished.finished_run import find_run
 
@@ -32,7 +43,7 @@ def online(
     from metarun.finished import drift
 
     with progress_display.show_preparation():
-        measured = drift.measure(finished, drift.Stream(times, speed))
+        measured = drift.measure(finished, drift.Stream(times, speed, stream, tasks))
     text_tables.print_either(measured, as_json, print_drift)
     if plot is not None:
         drift_plot.write_drift(plot, measured)
@@ -51,7 +62,32 @@ def print_drift(measured: dict[str, Any]) -> None:
             cells = (f"{curve[time - 1]:.3g}" for time in times)
             rows.append([name, moment, format_mean(columns[metric]), *cells])
     typer.echo(align(rows))
-    typer.echo(
+    typer.echo(describe_streams(measured))
+    if "pairs" in measured:
+        print_adaptive(measured)
+
+
+def describe_streams(measured: dict[str, Any]) -> str:
+    """Return one sentence about the streams."""
+    changes = {
+        "drift": "each time is {speed:g} of the way to an independent task",
+        "switches": "at each time the task is a new one with probability {speed:g}",
+        "returns": "at each time the task is another one of {tasks} with probability {speed:g}",
+    }
+    return (
         f"{measured['streams']} streams of the {measured['split']} split, {measured['mode']}; mean ± 95 % "
-        f"confidence interval over streams; each time is {measured['speed']:g} of the way to an independent task"
+        f"confidence interval over streams; {changes[measured['kind']].format(**measured)}"
     )
+
+
+def print_adaptive(measured: dict[str, Any]) -> None:
+    """Print the differences between the adaptive learner and the others, by pairs, and what it chose."""
+    from metarun.cli.text_tables import align, format_mean
+
+    metric = measured["metric"]
+    rows = [[f"{metric}: adaptive minus", "before", "after"]]
+    for name, moments in measured["pairs"].items():
+        rows.append([name, *(format_mean(moments[moment][metric]) for moment in ("before", "after"))])
+    typer.echo("\n" + align(rows))
+    shares = (f"{name} {share:.0%}" for name, share in measured["choices"].items())
+    typer.echo(f"paired by stream; the adaptive learner chose: {', '.join(shares)}")

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bar
 
 from metarun.data import observers
+from metarun.plain_text import escape
 from metarun.progress import Progress
 
 LINE_SECONDS = 10.0  # between two plain lines
@@ -35,12 +36,12 @@ def show_preparation() -> Iterator[Progress]:
 def make_bar() -> Bar:
     """Make a bar with stage, steps, rates, time left, loss and accuracy."""
     return Bar(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[rate]}", markup=False),
         TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[metrics]}"),
+        TextColumn("{task.fields[metrics]}", markup=False),
         console=Console(stderr=True),
         refresh_per_second=4,
     )
@@ -82,7 +83,7 @@ class Plain(Progress):
         self.prepared = time.monotonic()
 
     def say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        print(escape(text), file=sys.stderr, flush=True)
 
     def preparing(self, done: int, total: int, description: str) -> None:
         if time.monotonic() - self.prepared > LINE_SECONDS or done == total:
@@ -94,7 +95,12 @@ class Plain(Progress):
 
     def stage_started(self, stage: str, step: int, steps: int, tasks_per_step: int) -> None:
         self.steps, self.rate, self.last = steps, Rate(tasks_per_step), time.monotonic()
+        self.done = 0.0  # seconds of training
+        self.seconds: float | None = None  # after which the stage ends
         self.say(f"{stage}: compiling" if step < steps else f"{stage}: all {steps} steps are done")
+
+    def timed(self, stage: str, done: float, seconds: float) -> None:
+        self.done, self.seconds = done, seconds
 
     def compiled(self, stage: str, seconds: float) -> None:
         self.say(f"{stage}: compiled in {seconds:.1f} s")
@@ -103,9 +109,12 @@ class Plain(Progress):
         self, stage: str, step: int, count: int, seconds: float, metrics: Mapping[str, float]
     ) -> None:
         self.rate.add(count, seconds)
-        if time.monotonic() - self.last > LINE_SECONDS or step == self.steps:
+        self.done += seconds
+        is_over = step == self.steps or (self.seconds is not None and self.done >= self.seconds)
+        if time.monotonic() - self.last > LINE_SECONDS or is_over:
             self.last = time.monotonic()
-            self.say(f"{stage}: step {step}/{self.steps}, {self.rate}, {format_metrics(metrics)}")
+            of_steps = f"/{self.steps}" if self.seconds is None else f", {self.done:.0f}/{self.seconds:g} s"
+            self.say(f"{stage}: step {step}{of_steps}, {self.rate}, {format_metrics(metrics)}")
 
     def validated(self, stage: str, step: int, values: Mapping[str, float], best: bool) -> None:
         self.say(f"{stage}: step {step}, validation {format_metrics(values)}{' (best so far)' * best}")
@@ -121,18 +130,30 @@ class Terminal(Progress):
         self.bar, self.console = bar, bar.console
         self.preparations: dict[str, TaskID] = {}
 
+    def say(self, text: str) -> None:
+        """Print a line above the bars."""
+        self.console.print(escape(text), highlight=False, markup=False)
+
     def preparing(self, done: int, total: int, description: str) -> None:
         if description not in self.preparations:
-            line = self.bar.add_task(description, total=total or None, rate="", metrics="")
+            line = self.bar.add_task(escape(description), total=total or None, rate="", metrics="")
             self.preparations[description] = line
         self.bar.update(self.preparations[description], completed=done)
 
     def run_opened(self, path: str, devices: str, resumed: bool) -> None:
-        self.console.print(f"{'resuming' if resumed else 'run'} {path} on {devices}", highlight=False)
+        self.say(f"{'resuming' if resumed else 'run'} {path} on {devices}")
 
     def stage_started(self, stage: str, step: int, steps: int, tasks_per_step: int) -> None:
         self.rate = Rate(tasks_per_step)
-        self.line = self.bar.add_task(stage, total=steps, completed=step, rate="compiling", metrics="")
+        self.done: float | None = None  # seconds of training, if the bar shows those
+        self.line = self.bar.add_task(
+            escape(stage), total=steps, completed=step, rate="compiling", metrics=""
+        )
+
+    def timed(self, stage: str, done: float, seconds: float) -> None:
+        """Let the bar show seconds instead of steps."""
+        self.done = done
+        self.bar.update(self.line, total=seconds, completed=done)
 
     def compiled(self, stage: str, seconds: float) -> None:
         self.bar.update(self.line, rate=f"compiled in {seconds:.1f} s")
@@ -141,13 +162,13 @@ class Terminal(Progress):
         self, stage: str, step: int, count: int, seconds: float, metrics: Mapping[str, float]
     ) -> None:
         self.rate.add(count, seconds)
+        if self.done is not None:
+            self.done, step = self.done + seconds, int(self.done + seconds)
         self.bar.update(self.line, completed=step, rate=str(self.rate), metrics=format_metrics(metrics))
 
     def validated(self, stage: str, step: int, values: Mapping[str, float], best: bool) -> None:
         best_so_far = " (best so far)" * best
-        self.console.print(
-            f"{stage}: step {step}, validation {format_metrics(values)}{best_so_far}", highlight=False
-        )
+        self.say(f"{stage}: step {step}, validation {format_metrics(values)}{best_so_far}")
 
     def measuring(self, stage: str, split: str, episodes: int) -> None:
-        self.console.print(f"{stage}: measuring {episodes} {split} episodes", highlight=False)
+        self.say(f"{stage}: measuring {episodes} {split} episodes")

@@ -13,6 +13,7 @@ from metarun import errors, signals
 from metarun.cli import completion
 from metarun.cli.arguments import Json
 from metarun.cli.text_tables import align, format_count, format_mean
+from metarun.evaluation import wording
 
 if TYPE_CHECKING:
     from metarun.sweeps.course import Questions
@@ -223,9 +224,7 @@ def print_ranking(ranking: dict[str, Any], folder: Path) -> None:
     typer.echo(
         f"{ranking['metric']}: {better} is better; {ranking['mode']}; "
         f"{ranking['episodes']['count']} validation episodes ({ranking['episodes']['hash']}), "
-        "mean ± 95 % confidence interval, differences by pairs"
-        + f"; in brackets the interval over {seeds} seeds"
-        * (seeds > 1)
+        f"mean ± 95 % confidence interval {wording.describe_spread(seeds if seeds > 1 else 0)}, differences by pairs"
     )
     if shares := ranking["importance"]["shares"]:
         parts = ", ".join(f"{key} {100 * share:.0f} %" for key, share in shares.items())

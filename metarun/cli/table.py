@@ -11,6 +11,7 @@ import typer
 from metarun import errors
 from metarun.cli.arguments import Plot
 from metarun.cli.text_tables import format_count, format_markdown_table, format_mean
+from metarun.evaluation import wording
 
 
 def table(
@@ -103,8 +104,16 @@ def format_markdown(comparisons: list[dict[str, Any]]) -> str:
         ]
         for number, entry in enumerate(first["ranking"], start=1)
     ]
+    if reached := first["ceiling"]:
+        best = [format_score(other["ceiling"]) for other in comparisons]
+        rows.append(["", wording.BEST_POSSIBLE, *best, format_score(reached["behind"]), "", "", ""])
     episodes = first["episodes"]
     note = f"{episodes['count']} {episodes['split']} episodes ({episodes['hash']}), mean ± 95 % interval"
+    seeded = any("seeds" in entry for entry in first["ranking"])
+    note += (
+        f" over {'seeds and ' * seeded}episodes{', in brackets over the seeds alone' * (seeded and is_loss)}"
+    )
+    note = ". ".join([note, *first["notes"]])
     return f"{format_markdown_table(header, rows)}\n\n{note}"
 
 

@@ -8,12 +8,15 @@ from typing import Any
 
 import typer
 
-INTERVAL = ("mean", "ci95", "seeds", "not_finite")  # the keys of an interval in a result
+from metarun.evaluation import wording
+from metarun.plain_text import escape
+
+INTERVAL = ("mean", "ci95", "episodes", "seeds", "not_finite")  # the keys of an interval in a result
 
 
 def align(rows: Iterable[Iterable[str]]) -> str:
     """Return rows of cells as text, every column as wide as its widest cell."""
-    table = [list(row) for row in rows]
+    table = [list(map(escape, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in table)
     return "\n".join(line.rstrip() for line in lines)
@@ -50,7 +53,8 @@ def print_result(result: dict[str, Any]) -> None:
     rows = [row for name, stage in stages.items() for row in make_stage_rows(name, stage, result["modes"])]
     names = list(dict.fromkeys(name for row in rows for name in row[3]))
     header = ["stage", "mode", "learner", *names]
-    cells = [[*row[:3], *(format_interval(row[3].get(name)) for name in names)] for row in rows]
+    shown = [*rows, *([(wording.BEST_POSSIBLE, "", "", result["ceiling"])] if "ceiling" in result else [])]
+    cells = [[*row[:3], *(format_interval(row[3].get(name)) for name in names)] for row in shown]
     episodes, seeds = result["episodes"], result.get("seeds", [])
     typer.echo(align([header, *cells]))
     if any("groups" in stage[mode] for stage in stages.values() for mode in result["modes"]):
@@ -61,17 +65,27 @@ def print_result(result: dict[str, Any]) -> None:
         replicas = [f"trial {place}" for place in range(len(trials))]
     if seeds:
         print_seeds(rows, replicas)
-    kind = "trials, which differ in numbers" if trials else "seeds"
-    over = f"; in brackets that over {len(seeds)} {kind}" if seeds else ""
     typer.echo(
         f"{episodes['count']} {result['split']} episodes ({episodes['hash']}), step {result['step']}, "
-        f"mean ± 95 % confidence interval{over}"
+        f"mean ± 95 % confidence interval {wording.describe_spread(len(seeds), len(trials))}"
     )
+    print_ended_by_seconds(result.get("costs", {}))
     if any(not is_finite(interval) for row in rows for interval in row[3].values()):
         typer.echo(
             "not finite: adaptation has overflowed there; take fewer inner steps (evaluation.adapted_steps), or train "
             "with a lower inner_lr or with the number of shots that is measured"
         )
+
+
+def print_ended_by_seconds(costs: dict[str, Any]) -> None:
+    """Print a line for each stage whose training seconds have ended: it cannot be repeated bit for bit."""
+    for name, cost in costs.items():
+        spent = cost["own"]
+        if spent["ended_by"] == "seconds":
+            typer.echo(
+                f"{name} ended by seconds: {spent['steps']:,} steps in {spent['seconds']:.1f} s of training; "
+                "another run takes another number of steps"
+            )
 
 
 def make_stage_rows(name: str, stage: dict[str, Any], modes: list[str]) -> list[tuple[str, str, str, dict]]:

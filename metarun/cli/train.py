@@ -1,7 +1,6 @@
 """`metarun train`."""
 
 import os
-import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import typer
 from metarun import errors, signals
 from metarun.cli import completion
 from metarun.cli.arguments import Overrides
+from metarun.folders import name_config
 
 if TYPE_CHECKING:
     from metarun.config import RunConfig
@@ -24,7 +24,7 @@ def train(
         Path,
         typer.Argument(
             metavar="CONFIG",
-            help="A YAML file, or the name of one: metarun list configs. With --resume also a run.",
+            help="A YAML file, or the name of one: metarun list configs. With --resume or --extend a run.",
             autocompletion=completion.complete_config,
         ),
     ],
@@ -36,6 +36,13 @@ def train(
             "--resume",
             help="Go on with a run: with RUN in the place of CONFIG nothing else is needed; "
             "with CONFIG it is --run-dir, or the newest run of this config.",
+        ),
+    ] = False,
+    extend: Annotated[
+        bool,
+        typer.Option(
+            "--extend",
+            help="A new run that goes on with the finished RUN, in the place of CONFIG, to training.steps=N.",
         ),
     ] = False,
     dry_run: Annotated[
@@ -51,29 +58,41 @@ def train(
 ) -> None:
     """Meta-train, then evaluate. The last line of stdout is the run directory."""
     from metarun import config
+    from metarun.runs import stage_reference
 
     if cost and not dry_run:
         raise errors.UsageError(
             "--cost is a part of --dry-run", "metarun train", "add --dry-run, or leave --cost out"
         )
+    if resume and extend:
+        what, remedy = "a run is either resumed or extended", "leave --resume or --extend out"
+        raise errors.UsageError(what, f"metarun train --resume --extend {config_file}", remedy)
     taken_up = find_resumed(config_file, run_dir) if resume else None
-    config_file = taken_up / "config.yaml" if taken_up else config.find_file(config_file)
-    run_config = config.load(config_file, overrides or [])
+    extended = find_extended(config_file) if extend else None
+    if extended is not None:
+        run_config, name = load_longer(extended, overrides or [])
+    else:
+        config_file = taken_up / "config.yaml" if taken_up else config.find_file(config_file)
+        run_config = config.load(config_file, overrides or [], stage_reference.find_stage)
+        name = name_config(config_file)
     if print_config:
         typer.echo(config.to_yaml(run_config), nl=False)
         return
     if dry_run:
-        try_out(run_config, cost)
+        try_out(run_config, cost, extended)
     else:
-        carry_out(run_config, name_config(config_file), taken_up or run_dir, resume)
+        carry_out(run_config, name, taken_up or run_dir, resume, extended)
 
 
-def carry_out(run_config: "RunConfig", name: str, path: Path | None, resume: bool) -> None:
+def carry_out(
+    run_config: "RunConfig", name: str, path: Path | None, resume: bool, extended: Path | None
+) -> None:
     """Train, measure, and print the result.
 
     Args:
       name: of the config, below which runs lie.
       path: of the run; None: the newest one of this name if it is resumed, else a new one.
+      extended: the finished run that it goes on with; None: there is none.
     """
     from metarun.hosts import guardian, placement
 
@@ -91,14 +110,14 @@ def carry_out(run_config: "RunConfig", name: str, path: Path | None, resume: boo
     with progress_display.show_progress() as progress, observers.report_to(progress.preparing):
         processes = meeting.join(run_config.accelerator.hosts)
         with name_way_on(path, alone=place is None):
-            result = experiment.train(run_config, path, resume, sys.argv, progress, processes)
+            result = experiment.train(run_config, path, resume, sys.argv, progress, processes, extended)
     if not processes.is_first:
         return
     text_tables.print_result(result)
     typer.echo(result["run"])
 
 
-def try_out(run_config: "RunConfig", cost: bool) -> None:
+def try_out(run_config: "RunConfig", cost: bool, extended: Path | None) -> None:
     """Build everything and print what would be trained, or what it would cost. Trains nothing."""
     from metarun import experiment
     from metarun.cli import cost_report, progress_display
@@ -110,7 +129,7 @@ def try_out(run_config: "RunConfig", cost: bool) -> None:
         cost_report.print_costs(costs)
     else:
         with progress_display.show_preparation():
-            described = experiment.describe_dry_run(run_config)
+            described = experiment.describe_dry_run(run_config, extended)
         typer.echo(described)
 
 
@@ -142,6 +161,31 @@ def find_resumed(path: Path, run_dir: Path | None) -> Path | None:
     return run
 
 
+def find_extended(path: Path) -> Path:
+    """Return the run that `train --extend PATH` goes on with.
+
+    Raises:
+      UsageError: the path is a checkpoint, or several runs have the name.
+      CheckpointError: there is no such run.
+    """
+    from metarun.runs import stage_reference
+
+    run, stage, _ = stage_reference.find_stage(str(path))
+    if stage is not None:
+        what, remedy = "a run is extended from its end, and not from a stage or a checkpoint", f"give {run}"
+        raise errors.UsageError(what, f"--extend {path}", remedy)
+    return run
+
+
+def load_longer(extended: Path, overrides: list[str]) -> "tuple[RunConfig, str]":
+    """Return the config of a run that goes on with another one, and the name of the config."""
+    from metarun.config import extension
+    from metarun.runs import directory
+
+    run_config = extension.load(extended / directory.CONFIG, overrides)
+    return run_config, extended.parent.name if directory.has_stamp(extended) else extended.name
+
+
 @contextmanager
 def name_way_on(path: Path, alone: bool) -> Iterator[None]:
     """Add a note to the exception that stops a run: the command that goes on with it.
@@ -159,11 +203,3 @@ def name_way_on(path: Path, alone: bool) -> Iterator[None]:
             if isinstance(stop, KeyboardInterrupt):  # typer ends the command itself, without a word
                 print(f"interrupted: go on from the last checkpoint with {way_on}", file=sys.stderr)
         raise
-
-
-def name_config(path: Path) -> str:
-    """Return the name of a config in the runs folder: its path below a folder `configs`, with dashes, or its stem."""
-    parts = path.with_suffix("").parts
-    below = parts[::-1].index("configs") if "configs" in parts else 1
-    parts = parts[len(parts) - below :]
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", "-".join(parts)).strip("-_") or "run"

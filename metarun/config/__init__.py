@@ -3,12 +3,12 @@
 `load(path, overrides)` gives a RunConfig or raises ConfigError; `to_yaml` writes it back.
 """
 
+from metarun.config.control_section import Control
+from metarun.config.machine import Accelerator, Hosts
 from metarun.config.run_file import document, load, make_trial_config, settle_trials, to_yaml
 from metarun.config.schema import (
-    Accelerator,
     Checkpoint,
     Evaluation,
-    Hosts,
     RunConfig,
     Stage,
     Training,
@@ -21,6 +21,7 @@ from metarun.config.shipped import find_file
 __all__ = [
     "Accelerator",
     "Checkpoint",
+    "Control",
     "Evaluation",
     "Hosts",
     "RunConfig",

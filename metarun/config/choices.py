@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from metarun import outside, plugins
+from metarun import folders, outside, plugins
 from metarun.config.optimizers import OPTIMIZERS
 from metarun.config.schedules import SCHEDULES
 
@@ -51,5 +51,5 @@ def locate_outside(kind: str, name: str, folder: Path) -> str | None:
     if kind in TABLES:
         return None
     if outside.is_file_name(name):
-        name = str((folder / Path(name).expanduser()).resolve())
+        name = str((folder / folders.expand_home(name)).resolve())
     return name if outside.find_source(kind, name) else None

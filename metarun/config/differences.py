@@ -5,8 +5,14 @@ from typing import Any
 
 from metarun import config, errors
 
-RESULT_FREE = ("accelerator", "checkpoint", "sinks")  # sections that may change when a run resumes
+# Sections that may change when a run resumes.
+RESULT_FREE = ("accelerator", "checkpoint", "sinks", "controls")
 MEASUREMENT = ("evaluation", "accelerator")  # sections that an evaluation may override
+
+
+def list_changes(before: config.RunConfig, after: config.RunConfig) -> list[str]:
+    """Return the dotted keys at which two configs differ and which can change the numbers of a run."""
+    return list_different_keys(_drop_result_free(before), _drop_result_free(after))
 
 
 def check_resume(before: config.RunConfig, after: config.RunConfig, where: str) -> None:
@@ -15,7 +21,7 @@ def check_resume(before: config.RunConfig, after: config.RunConfig, where: str) 
     Raises:
       ConfigError: the config would give other numbers. It names the keys, and `where` the run's own config lies.
     """
-    if changed := list_different_keys(_drop_result_free(before), _drop_result_free(after)):
+    if changed := list_changes(before, _keep_steps(before, after)):
         raise errors.ConfigError(
             f"the run was begun with other values of: {', '.join(changed)}",
             where,
@@ -24,12 +30,27 @@ def check_resume(before: config.RunConfig, after: config.RunConfig, where: str) 
 
 
 def keep_settled(before: config.RunConfig, after: config.RunConfig) -> config.RunConfig:
-    """Return the config `after`, which may resume `before`, with the task chunks that `before` has settled."""
+    """Return the config `after`, which may resume `before`, with what `before` has settled.
+
+    That is the task chunks, and the steps of a budget in FLOPs.
+    """
     stages = []
-    for old, new in zip(before.stages, after.stages, strict=True):
+    for old, new in zip(before.stages, _keep_steps(before, after).stages, strict=True):
         if new.training.task_chunk == "auto":
             new = replace(new, training=replace(new.training, task_chunk=old.training.task_chunk))
         stages.append(new)
+    return replace(after, stages=tuple(stages))
+
+
+def _keep_steps(before: config.RunConfig, after: config.RunConfig) -> config.RunConfig:
+    """Return the config `after` with the steps that `before` has settled for the same budgets in FLOPs."""
+    stages = list(after.stages)
+    for place, (old, new) in enumerate(zip(before.stages, after.stages, strict=False)):
+        steps, budget = old.training.steps, old.training.flops
+        if budget is None or budget != new.training.flops or steps is None:
+            continue
+        if new.training.last_step >= steps:
+            stages[place] = replace(new, training=replace(new.training, steps=steps))
     return replace(after, stages=tuple(stages))
 
 
@@ -52,7 +73,7 @@ def _drop_result_free(run_config: config.RunConfig) -> dict[str, Any]:
     """Return the config without the keys that cannot change the numbers: device, chunks, checkpoints."""
     plain = config.document(run_config)
     for name in RESULT_FREE:
-        del plain[name]
+        plain.pop(name, None)
     for stage in plain.get("stages", [plain]):
         del stage["training"]["chunk"], stage["training"]["task_chunk"]
     return plain

@@ -1,7 +1,7 @@
 """A file and its overrides to a RunConfig, and back to text."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,34 +9,49 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from metarun.config import base_file, binder, shipped, trials, yaml_file
+from metarun.config import base_file, binder, foreign_stages, plain_values, shipped, trials, yaml_file
 from metarun.config import overrides as override_list
 from metarun.config.origin import Origin, join
-from metarun.config.schema import RunConfig, SingleStage
+from metarun.config.schema import RunConfig, SingleStage, Stage
 from metarun.config.selection import Selection
 from metarun.errors import ConfigError
 
 SWEEP = "sweep"  # the section that `metarun sweep` alone reads
-STAGE_KEYS = ("model", "algorithm", "training", "copies")
+STAGE_KEYS = ("model", "algorithm", "training", "copies", "init_from")
+SOURCES = ("init_from", "taken_from")  # written only where a stage has one: most have none
 
 
-def load(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
+def load(
+    path: str | Path | Mapping[str, Any],
+    overrides: Iterable[str] = (),
+    locate: foreign_stages.Locate | None = None,
+) -> RunConfig:
     """Return the configuration of a file; imports neither jax nor any plug-in.
 
     A path that is no file may be the name of a config that comes with metarun, such as `sinusoid/maml`.
     The file is merged with the one that it extends, then the overrides apply, then references are replaced by
     values. The configs of task, model and algorithm are twins: see `metarun.plugins.make_config`.
 
+    Args:
+      path: of the file, its name, or the values that a file would have.
+      locate: finds the stages of other runs that the file names. None: they are left as they are, as in the config of
+        a run, which has all that is needed.
+
     Raises:
       ConfigError: the first thing that is wrong.
+      MetarunError: what `locate` raises.
     """
-    path = shipped.find_file(path)
-    parsed = base_file.read(path)
+    if isinstance(path, Mapping):
+        place, parsed = plain_values.NAME, plain_values.read(path)
+    else:
+        place = str(shipped.find_file(path))
+        parsed = base_file.read(Path(place))
     parsed.value.pop(SWEEP, None)
-    origin = Origin(str(path), parsed.places)
+    origin = Origin(place, parsed.places)
     tree = OmegaConf.create(parsed.value)
     override_list.apply(tree, overrides, origin)
-    return _bind_file(_resolve(tree, "", origin), origin)
+    reader = foreign_stages.Reader(locate, load, _to_plain)
+    return _bind_file(*foreign_stages.fill_in(_resolve(tree, "", origin), origin, reader))
 
 
 def to_yaml(config: RunConfig) -> str:
@@ -54,13 +69,15 @@ def document(config: RunConfig) -> dict[str, Any]:
         for field in dataclasses.fields(config)
         if field.name not in ("task", "stages")
     }
+    if not config.controls:  # most runs have none
+        del shared["controls"]
     stages = config.stages
     single = len(stages) == 1 and stages[0].name == stages[0].algorithm.label
-    training = (
-        {key: _to_plain(getattr(stages[0], key)) for key in STAGE_KEYS}
-        if single
-        else {"stages": _to_plain(stages)}
-    )
+    plain = _to_plain(stages)
+    if single and stages[0].taken_from is None:
+        training = {key: plain[0][key] for key in STAGE_KEYS if key in plain[0]}
+    else:
+        training = {"stages": plain}
     return {"task": _to_plain(config.task), **training, **shared}
 
 
@@ -68,8 +85,10 @@ def _to_plain(value: Any) -> Any:
     if isinstance(value, Selection):
         return {"name": value.name, **_to_plain(value.config)}
     if dataclasses.is_dataclass(value):
-        fields = [field.name for field in dataclasses.fields(value) if field.init]
-        return {name: _to_plain(getattr(value, name)) for name in fields}
+        names = [field.name for field in dataclasses.fields(value) if field.init]
+        plain = {name: _to_plain(getattr(value, name)) for name in names}
+        omitted = SOURCES if isinstance(value, Stage) else ()
+        return {name: inner for name, inner in plain.items() if inner is not None or name not in omitted}
     return [_to_plain(member) for member in value] if isinstance(value, tuple) else value
 
 

@@ -49,6 +49,8 @@ class Step:
     every: Steps  # steps on one stair
 
 
+LENGTH_SCHEDULES = ("cosine", "linear")  # whose rates depend on the length of the training
+
 SCHEDULES: dict[str, type] = {
     "constant": Constant,
     "cosine": Cosine,

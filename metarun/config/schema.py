@@ -7,14 +7,18 @@ on them.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
 
+from metarun.config.control_section import Control
+from metarun.config.machine import Accelerator
 from metarun.config.optimizers import Adam
+from metarun.config.schedules import LENGTH_SCHEDULES
 from metarun.config.selection import Kind, Selection
-from metarun.ranges import Above, AtLeast, AtMost, Between
+from metarun.ranges import Above, AtLeast, Between
 
 Count = Annotated[int, AtLeast(1)]
+LAST_STEP = 10**9  # of a training that no number of steps ends; its program counts steps in 32 bits
 LAST_SEED = 2**32 - 1
 Seed = Annotated[int, Between(0, LAST_SEED)]
 # Whose batch statistics normalise the query: those of the support (inductive) or its own (transductive).
@@ -24,6 +28,7 @@ Mode = Literal["inductive", "transductive"]
 Turns = tuple[tuple[str, ...], ...]
 Sink = Literal["tensorboard", "wandb", "mlflow"]
 ADAM = Selection("adam", Adam())
+ACCELERATOR = Accelerator()
 
 
 def _refuse_repeats(key: str, values: Sequence[object]) -> None:
@@ -44,7 +49,14 @@ class PartRate:
 class Training:
     """The outer loop of one stage."""
 
-    steps: Count  # outer steps
+    # The budget. At least one of the three is given, and the training ends with the first that is used up.
+    steps: Count | None = None  # outer steps; null: as many as the other two allow
+    # Seconds of training, without compiling, validation and saving; null: any number. How many steps fit into them
+    # differs from run to run.
+    seconds: Annotated[float, Above(0)] | None = None
+    # Floating-point operations of matrix products and convolutions, of all members of one replica; null: any number.
+    # They are turned into steps before the training begins, and the run's own config has the number.
+    flops: Annotated[float, Above(0)] | None = None
     tasks_per_step: Count = 32  # tasks in one outer step
     optimizer: Annotated[Selection, Kind("optimizer")] = ADAM
     clip_norm: Annotated[float, Above(0)] | None = None  # largest norm of the outer gradient; null: any
@@ -66,8 +78,31 @@ class Training:
                 f"task_chunk {self.task_chunk} does not divide tasks_per_step {self.tasks_per_step}"
             )
         self._check_parts()
-        warmup_steps = getattr(self.optimizer.config.schedule.config, "warmup_steps", 0)
-        if warmup_steps and warmup_steps >= self.steps:
+        self._check_budget()
+
+    @property
+    def last_step(self) -> Any:
+        """The step with which the training ends at the latest; a whole number, traced where `steps` is."""
+        return LAST_STEP if self.steps is None else self.steps
+
+    def by_steps(self) -> "Training":
+        """Return what a program knows of the training: its steps, and no other budget."""
+        return replace(self, steps=self.last_step, seconds=None, flops=None)
+
+    def _check_budget(self) -> None:
+        if self.steps is self.seconds is self.flops is None:
+            raise ValueError(
+                "the training has no end: steps, seconds and flops are missing",
+                "add steps, a whole number, at least 1; or seconds, or flops",
+            )
+        schedule = self.optimizer.config.schedule
+        if self.steps is self.flops is None and schedule.name in LENGTH_SCHEDULES:
+            raise ValueError(
+                f"the schedule {schedule.name} needs the number of steps, which seconds do not tell",
+                "add steps, the length of the schedule: the training then ends with the first of the two",
+            )
+        warmup_steps = getattr(schedule.config, "warmup_steps", 0)
+        if warmup_steps and warmup_steps >= self.last_step:
             raise ValueError(f"the schedule warms up for {warmup_steps} steps, the training has {self.steps}")
 
     def _check_parts(self) -> None:
@@ -94,12 +129,29 @@ class Stage:
     # An earlier stage whose random numbers this one uses, too. Both then see the same tasks and, if their models
     # are the same, begin with the same weights, so that they are a pair; null: its own random numbers.
     draws_as: str | None = None
+    # A stage of another run, RUN or RUN/STAGE, whose weights this one starts from; null: it starts anew.
+    init_from: str | None = None
+    # A stage of another run that this one is. All but its name is taken over, and it is not trained; null: it is
+    # this run's own.
+    taken_from: str | None = None
 
     def __post_init__(self) -> None:
+        self._check_sources()
         if not re.fullmatch("[a-z][a-z0-9_-]{0,63}", self.name):
             raise ValueError(
                 f"the stage name {self.name!r} cannot name files and keys",
                 "begin with a letter, then lower-case letters, digits, _ and -; at most 64",
+            )
+
+    def _check_sources(self) -> None:
+        if self.taken_from is not None and self.init_from is not None:
+            raise ValueError(
+                f"the stage {self.name} has both init_from and taken_from",
+                "keep init_from to train it from those weights, or taken_from to use it as it is",
+            )
+        if self.taken_from is not None and self.draws_as is not None:
+            raise ValueError(
+                f"the stage {self.name} is taken from another run, and draws nothing", "leave draws_as out"
             )
 
 
@@ -139,47 +191,6 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class Hosts:
-    """The place of this process in a run of several processes. SLURM, Open MPI and TPU pods say it themselves."""
-
-    # HOST:PORT where process 0 listens, which all must reach; null: JAX_COORDINATOR_ADDRESS, or what the cluster says.
-    coordinator: str | None = None
-    # Processes of the run; null: JAX_NUM_PROCESSES, or what the cluster says; 1: this one alone, whatever those say.
-    count: Count | None = None
-    # This process, from 0 to count - 1; null: JAX_PROCESS_ID, or what the cluster says.
-    index: Annotated[int, AtLeast(0)] | None = None
-
-    def __post_init__(self) -> None:
-        if self.coordinator is not None and not re.fullmatch(r"[^\s:]\S*:[0-9]{1,5}", self.coordinator):
-            raise ValueError(
-                f"the coordinator {self.coordinator!r} is no address",
-                "give the host and the port of process 0, such as 10.0.0.1:4321",
-            )
-        if self.count is not None and self.index is not None and self.index >= self.count:
-            raise ValueError(
-                f"there is no process {self.index} of {self.count}",
-                f"use an index from 0 to {self.count - 1}",
-            )
-
-
-@dataclass(frozen=True)
-class Accelerator:
-    """The devices that compute, and their precision."""
-
-    platform: Literal["auto", "cpu", "gpu", "tpu"] = "auto"  # auto: the fastest that is present
-    devices: Count | None = None  # number of devices, of each process; null: all
-    # Precision of what matrix products and convolutions multiply; they add in float32, and all else is float32.
-    # A CPU computes all of it in float32.
-    precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"
-    # Share of a GPU's memory that the run takes when it starts; null: what the environment says, else 0.75.
-    memory_fraction: Annotated[float, Above(0), AtMost(1)] | None = None
-    # Compute the same bits on a GPU in every process, at some cost of speed: no sums in changing order, and no
-    # choice of kernels by their time. A CPU always does.
-    deterministic: bool = False
-    hosts: Hosts = Hosts()  # the processes that train the run together
-
-
-@dataclass(frozen=True)
 class TrialNumber:
     """A number in which the trials of a run differ."""
 
@@ -215,16 +226,19 @@ class _Run:
     task: Annotated[Selection, Kind("task")]
     evaluation: Evaluation = Evaluation()
     checkpoint: Checkpoint = Checkpoint()
-    accelerator: Accelerator = Accelerator()
+    accelerator: Accelerator = ACCELERATOR
     seed: Seed = 0  # seed of every random number of the run
     replicas: Count = 1  # seeds that are trained side by side; replica r is the single run with seed + r
     # Numbers and seeds in which the replicas differ; null: the replicas differ in their seeds alone, as said there.
     trials: Trials | None = None
     # What else shows the metrics while the run goes on, each by a process of its own; empty: nothing.
     sinks: tuple[Sink, ...] = ()
+    # What `metarun compare --controls` trains beside the method, to show what it owes to what; empty: nothing.
+    controls: tuple[Control, ...] = ()
 
     def __post_init__(self) -> None:
         _refuse_repeats("sinks", self.sinks)
+        _refuse_repeats("controls", [control.name for control in self.controls])
         if self.trials is not None:
             self.trials.refuse_other_lengths(self.replicas)
             if self.evaluation.checkpoint == "best" and self.replicas > 1:
@@ -268,9 +282,11 @@ class SingleStage(_Run):
     algorithm: Annotated[Selection, Kind("algorithm")]
     training: Training
     copies: Count | None = None  # as in a stage
+    init_from: str | None = None  # as in a stage
 
     def to_run(self) -> RunConfig:
         """Return the run with this one stage."""
-        stage = Stage(self.algorithm.label, self.model, self.algorithm, self.training, self.copies)
+        name = self.algorithm.label
+        stage = Stage(name, self.model, self.algorithm, self.training, self.copies, init_from=self.init_from)
         shared = {name: getattr(self, name) for name in _Run.__dataclass_fields__}
         return RunConfig(stages=(stage,), **shared)

@@ -5,7 +5,7 @@ Anything wrong with them is a DataError that names the file, and the line if the
 
 import csv
 import itertools
-import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +15,8 @@ from metarun.data import picture_files
 from metarun.errors import DataError
 
 MOST_BYTES = 1 << 28  # of a text file
+# `splitlines` would also split at signs inside a sentence, such as U+2028.
+LINE_END = re.compile("\r\n|\n|\r")
 
 CLASS_LAYOUT = "give a folder with a subfolder of pictures for each class: SUPPORT/<class>/*.png"
 
@@ -85,13 +87,11 @@ def read_table(path: Path, columns: int, labelled: bool = False) -> Table:
     Raises:
       DataError: there is no row, a row has another number of columns, or a cell is no finite number.
     """
-    lines = read_lines(path)
-    rows = csv.reader(lines, strict=True)
-    table: list[tuple[int, list[str]]] = []
-    try:
-        table += [(rows.line_num, [cell.strip() for cell in row]) for row in rows if row]
-    except csv.Error as error:
-        raise DataError(f"line {rows.line_num} is no CSV: {error}", str(path), "repair the line") from error
+    table = [
+        (line, row)
+        for line, text in enumerate(read_lines(path), start=1)
+        if (row := _split(path, line, text))
+    ]
     names: tuple[str, ...] = ()
     if table and len(table[0][1]) == columns + labelled and not any(map(_is_number, table[0][1][:columns])):
         names, table = tuple(table[0][1]), table[1:]
@@ -146,22 +146,25 @@ def read_lines(path: Path) -> list[str]:
 
 
 def decode_lines(content: bytes, where: str) -> list[str]:
-    """Return the lines of UTF-8 text.
+    """Return the lines of UTF-8 text, which end with a line feed, a carriage return or both, and with nothing else.
 
     Raises:
       DataError: it is not UTF-8.
     """
     try:
-        return content.decode("utf-8-sig").splitlines()
+        lines = LINE_END.split(content.decode("utf-8-sig"))
+        return lines if lines[-1] else lines[:-1]
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise DataError(f"line {line} is not UTF-8", where, "save the text as UTF-8") from error
 
 
-def escape(text: str) -> str:
-    """Return text that no terminal and no encoding stumbles over: names of files are bytes that mean what they like."""
-    whole = os.fsencode(text).decode("utf-8", "replace")
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in whole)
+def _split(path: Path, line: int, text: str) -> list[str]:
+    """Return the cells of a line. No cell goes over the end of its line."""
+    try:
+        return [cell.strip() for row in csv.reader([text], strict=True) for cell in row]
+    except csv.Error as error:
+        raise DataError(f"line {line} is no CSV: {error}", str(path), "repair the line") from error
 
 
 def _check_row(path: Path, line: int, row: list[str], columns: int, labelled: bool) -> None:

@@ -8,15 +8,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from metarun.data import decode_memory
 from metarun.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".pbm", ".pgm", ".ppm")
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # Pillow's decoders that may be tried
 MOST_PIXELS = 1 << 26  # of a picture as it is stored: 67 million, 8,192 × 8,192
+MOST_SIDE = 1 << 15  # pixels: 32,768; a filter as long as a longer side would take seconds
+PIXEL_BYTES = 16  # of memory that a pixel takes at most while it is decoded: four bytes in four pictures
 MOST_BYTES = 1 << 28  # of a file
 WHITE = (255, 255, 255, 255)  # the colour behind transparent pixels
 
-REMEDY = f"replace it, or take it out: pictures are {', '.join(SUFFIXES)}, up to 67 million pixels"
+REMEDY = f"replace it, or take it out: pictures are {', '.join(SUFFIXES)}, up to 67 million pixels and 32,768 a side"
 MODES = {1: "L", 3: "RGB"}
 
 
@@ -46,9 +49,11 @@ def read_picture(path: Path, size: int | tuple[int, int], channels: int) -> np.n
     try:
         _check_file(path)
         with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > MOST_PIXELS:
+            pixels = image.width * image.height
+            if pixels > MOST_PIXELS or max(image.size) > MOST_SIDE:
                 raise _Refused(f"{path.name} has {image.width} × {image.height} pixels")
-            return resize(_flatten(ImageOps.exif_transpose(image), channels), size)
+            with decode_memory.DECODING.hold(pixels * PIXEL_BYTES):
+                return resize(_flatten(ImageOps.exif_transpose(image), channels), size)
     except _Refused as refusal:
         raise DataError(str(refusal), str(path), REMEDY) from refusal
     except Exception as error:  # Pillow raises nearly anything on bytes that are not a good picture
@@ -82,8 +87,8 @@ def _flatten(image: Image.Image, channels: int) -> np.ndarray:
     if image.mode == "F":
         raise _Refused("the picture has floating-point pixels, and nothing says which of them is white")
     if image.mode == "I" or image.mode.startswith("I;16"):  # 16-bit grey, which Pillow would cut off at 255
-        values = np.asarray(image).astype(np.int64)
-        image = Image.fromarray((values.clip(0, 65535) // 257).astype(np.uint8))
+        values = np.asarray(image).clip(0, 65535)
+        image = Image.fromarray((values // 257).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, WHITE), image)

@@ -29,6 +29,7 @@ class FrozenEpisodes(NamedTuple):
     split: str
     data: PyTree  # of this split
     keys: Key[Array, "episode"]
+    training: PyTree = ()  # data of the training split, for learners that begin at a mean over its tasks
 
 
 def freeze(
@@ -49,7 +50,7 @@ def freeze(
             f"the task family has no {split} split", "evaluation.split", f"use one of {', '.join(tasks.data)}"
         )
     keys = make_keys(evaluation.seed, split, count or evaluation.episodes)
-    return FrozenEpisodes(tasks.evaluated, split, tasks.data[split], keys)
+    return FrozenEpisodes(tasks.evaluated, split, tasks.data[split], keys, tasks.data.get("train", ()))
 
 
 def make_keys(seed: int, split: str, count: int) -> Key[Array, "episode"]:

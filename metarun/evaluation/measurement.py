@@ -11,7 +11,7 @@ from metarun import base, numbers
 from metarun.base import PyTree
 from metarun.evaluation.episodes import FrozenEpisodes
 from metarun.evaluation.statistics import Values
-from metarun.evaluation.variants import Variant, observe_variants
+from metarun.evaluation.variants import Starts, Variant, average_starts, observe_variants
 from metarun.numbers import Numbers
 
 
@@ -34,46 +34,65 @@ def make_measurement(
       renumber: gives the variants with other numbers; see `metarun.numbers`.
       differing: numbers in which the learners on the first leading axis differ, {path: [replica]}.
     """
-    family = episodes.family
-    objective = family.problem.objective
-
-    def measure_episode(
-        chosen: Mapping[str, Variant], weights: base.Weights, data: PyTree, key: PRNGKeyArray
-    ):
-        episode = family.sample(data, key)
-
-        def judge(algorithm: base.Algorithm, learner: PyTree) -> dict[str, PyTree]:
-            return objective.metrics(functools.partial(algorithm.predict, learner), episode.query)
-
-        return observe_variants(chosen, weights, episode.support, judge)
-
+    family, objective = episodes.family, episodes.family.problem.objective
     count = episodes.keys.shape[0]
     # The last batch is filled with episodes from the start of the list.
     order = np.resize(np.arange(count), (-(-count // at_once), at_once))
 
-    def measure_batches(values: Numbers, differing: Numbers, weights: base.Weights, data: PyTree, keys):
+    def measure_batches(
+        values: Numbers, differing: Numbers, weights: base.Weights, data: PyTree, keys, training: PyTree
+    ):
         shared = renumber(values) if renumber else variants
 
-        def measure_learner(own: Numbers, weights: base.Weights, keys: Key[Array, "episode"]):
-            chosen = renumber({**values, **own}) if own and renumber else shared
-            return jax.vmap(lambda key: measure_episode(chosen, weights, data, key))(keys)
+        def choose(own: Numbers) -> Mapping[str, Variant]:
+            return renumber({**values, **own}) if own and renumber else shared
 
-        measure_batch = measure_learner
+        def average_learner(own: Numbers, weights: base.Weights) -> Starts:
+            return average_starts(choose(own), family, weights, training, at_once)
+
+        def measure_learner(own: Numbers, weights: base.Weights, starts: Starts, keys: Key[Array, "episode"]):
+            chosen = choose(own)
+            return jax.vmap(lambda key: measure_episode(family, chosen, weights, starts, data, key))(keys)
+
+        average, measure_batch = average_learner, measure_learner
         for axis in reversed(range(axes)):  # the members of a trial share its numbers
-            measure_batch = jax.vmap(measure_batch, in_axes=(None if axis else 0, 0, None))
-        return jax.lax.map(lambda batch: measure_batch(differing, weights, batch), keys[order])
+            average = jax.vmap(average, in_axes=(None if axis else 0, 0))
+            measure_batch = jax.vmap(measure_batch, in_axes=(None if axis else 0, 0, 0, None))
+        starts = average(differing, weights)
+        return jax.lax.map(lambda batch: measure_batch(differing, weights, starts, batch), keys[order])
 
     measure_all = numbers.jit(measure_batches, listed or {})
     own_numbers = dict(differing or {})
+    training = episodes.training if any(variant.is_mean for variant in variants.values()) else ()
 
     def measure(weights: base.Weights) -> Values:
-        batches = jax.device_get(measure_all(own_numbers, weights, episodes.data, episodes.keys))
+        batches = jax.device_get(measure_all(own_numbers, weights, episodes.data, episodes.keys, training))
         columns = jax.tree.map(lambda leaf: join_batches(leaf, axes, count), batches)
         return {  # in the order of the variants: jax has sorted the keys
             variant: score_columns(objective, columns[variant], axes) for variant in variants
         }
 
     return measure
+
+
+def measure_episode(
+    family: base.TaskFamily,
+    chosen: Mapping[str, Variant],
+    weights: base.Weights,
+    starts: Starts,
+    data: PyTree,
+    key: PRNGKeyArray,
+) -> dict[str, dict[str, PyTree]]:
+    """Return {variant: metrics} of one episode; see `observe_variants`."""
+    objective, episode = family.problem.objective, family.sample(data, key)
+
+    def judge(algorithm: base.Algorithm, learner: PyTree) -> dict[str, PyTree]:
+        if family.problem.stream and algorithm.follow is not None:
+            answers = algorithm.follow(weights, episode.query)
+            return objective.metrics(lambda _: answers, episode.query)
+        return objective.metrics(functools.partial(algorithm.predict, learner), episode.query)
+
+    return observe_variants(chosen, weights, episode.support, judge, starts)
 
 
 def join_batches(batches: np.ndarray, axes: int, count: int) -> np.ndarray:

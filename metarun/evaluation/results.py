@@ -9,7 +9,9 @@ from metarun.evaluation.statistics import Values, summarise
 Layout = dict[str, Any]
 
 
-def lay_out(values: Values, names: tuple[str, ...] = (), groups: np.ndarray | None = None) -> Layout:
+def lay_out(
+    values: Values, names: tuple[str, ...] = (), groups: np.ndarray | None = None, crossed: bool = True
+) -> Layout:
     """Return {mode: {"unadapted": ..., "adapted": ..., "inner_steps": {count: ...}, "groups": {name: ...}}}.
 
     The innermost are means and intervals. A group is there if it has two episodes or more; its value is {variant: ...}.
@@ -17,9 +19,10 @@ def lay_out(values: Values, names: tuple[str, ...] = (), groups: np.ndarray | No
     Args:
       names: of the groups of tasks.
       groups: the place of each episode in `names`, [episode].
+      crossed: whether replicas are seeds, so that intervals are over seeds and episodes; else they are trials.
     """
     layout: Layout = {}
-    for variant, columns in summarise(values).items():
+    for variant, columns in summarise(values, crossed).items():
         mode, name = variant.split("/")
         section = layout.setdefault(mode, {})
         (section.setdefault("inner_steps", {}) if name.isdecimal() else section)[name] = columns
@@ -29,7 +32,7 @@ def lay_out(values: Values, names: tuple[str, ...] = (), groups: np.ndarray | No
         members = groups == index
         if members.sum() < 2:
             continue
-        for mode, section in lay_out(take_episodes(values, members)).items():
+        for mode, section in lay_out(take_episodes(values, members), crossed=crossed).items():
             section.pop("inner_steps", None)
             layout[mode].setdefault("groups", {})[name] = section
     return layout
@@ -44,7 +47,11 @@ def take_episodes(values: Values, chosen: np.ndarray) -> Values:
 
 
 def lay_out_members(
-    values: Values, best: np.ndarray | None, names: tuple[str, ...] = (), groups: np.ndarray | None = None
+    values: Values,
+    best: np.ndarray | None,
+    names: tuple[str, ...] = (),
+    groups: np.ndarray | None = None,
+    crossed: bool = True,
 ) -> Layout:
     """Return the layout of the mean over the members, beside "members": [layout] and "best": {"member", ...}.
 
@@ -58,7 +65,7 @@ def lay_out_members(
             variant: {name: reduce(column) for name, column in columns.items()}
             for variant, columns in values.items()
         }
-        return lay_out(reduced, names, groups)
+        return lay_out(reduced, names, groups, crossed)
 
     count = next(iter(next(iter(values.values())).values())).shape[-2]
     layout = lay_out_reduced(lambda column: column.mean(axis=-2, dtype=np.float64))

@@ -44,6 +44,7 @@ def evaluate(
     variants.refuse_steps_without_loop(stages, settings)
     groups = frozen.group_episodes(episodes)
     names = tasks.evaluated.groups.names if tasks.evaluated.groups else ()
+    crossed = not (stages[0].trials and stages[0].trials.numbers)
     layouts, columns = {}, {}
     for stage in stages:
         if stage.name not in trained:
@@ -53,11 +54,13 @@ def evaluate(
         weights = trained[stage.name].weights
         values = measure_stage(stage, weights, tasks, settings, episodes)
         if stage.settings.copies is None:
-            layout = results.lay_out(values, names, groups)
+            layout = results.lay_out(values, names, groups, crossed)
         else:
             best = find_best_members(stage, weights, tasks, settings, values)
-            layout = results.lay_out_members(values, best, names, groups)
-        layouts[stage.name] = {"step": trained[stage.name].step, **layout}
+            layout = results.lay_out_members(values, best, names, groups, crossed)
+        mean = variants.describe_mean(stage, tasks.evaluated.problem)
+        unadapted = {} if mean is None else {"unadapted": mean}
+        layouts[stage.name] = {"step": trained[stage.name].step, **unadapted, **layout}
         columns[stage.name] = results.flatten_values(values) | ({} if groups is None else {"group": groups})
     head: dict[str, Any] = {
         "step": trained[list(trained)[-1]].step,

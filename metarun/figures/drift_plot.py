@@ -1,4 +1,4 @@
-"""Learners along tasks that drift: the metric over time."""
+"""Learners along tasks that change: the metric over time."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 from metarun.figures import canvas
 
-COLORS = {"kept": "silver", "restarted": "tab:blue", "continued": "tab:purple"}
+COLORS = {"kept": "silver", "restarted": "tab:blue", "continued": "tab:purple", "adaptive": "tab:orange"}
 
 
 def write_drift(path: Path, measured: dict[str, Any]) -> None:

@@ -106,14 +106,17 @@ def prepare_episode(
             stage.take_numbers(values), problem, settings.modes[:1], settings.inner_steps
         )
 
-    chosen = choose({})
+    chosen, stream = choose({}), tasks.evaluated.problem.stream
     frozen = episodes.freeze(tasks, settings)
 
     def adapt(values: numbers.Numbers, weights: base.Weights, data: base.PyTree, keys):
         episode = frozen.family.sample(data, keys[0])
-        return episode, variants.observe_variants(
-            choose(values), weights, episode.support, lambda _, learner: learner
-        )
+
+        def observe(algorithm: base.Algorithm, learner: base.PyTree) -> base.PyTree:
+            follow = algorithm.follow if stream else None
+            return follow(weights, episode.query) if follow else learner
+
+        return episode, variants.observe_variants(choose(values), weights, episode.support, observe)
 
     options = COMPILER if jax.default_backend() == "cpu" else None
     adapt_once = numbers.jit(adapt, stage.list_numbers(), options)
@@ -125,6 +128,8 @@ def prepare_episode(
 
     def make_predict(name: str) -> Callable:
         predict, learner = programs[chosen[name].algorithm], learners[name]
+        if stream:
+            return lambda inputs: learner  # its answers along the stream
         return lambda inputs: jax.device_get(predict(learner, inputs))
 
     steps = variants.name_steps(stage, settings.inner_steps)

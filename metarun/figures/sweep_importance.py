@@ -21,7 +21,5 @@ def draw(figure, ranking: dict[str, Any], title: str) -> None:
     axes.bar_label(bars, labels=[f"{100 * share:.0f} %" for _, share in shares], padding=4)
     axes.set(xlim=(0, 1.12), xticks=[0, 0.25, 0.5, 0.75, 1], xlabel="share of what the settings differ in")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(
-        f"{title}\n{ranking['metric']} after {importance['steps']:,} steps, {importance['method']}",
-        fontsize=10,
-    )
+    after = "" if importance["steps"] is None else f" after {importance['steps']:,} steps"
+    axes.set_title(f"{title}\n{ranking['metric']}{after}, {importance['method']}", fontsize=10)

@@ -10,10 +10,10 @@ from jaxtyping import Float
 
 from metarun import base
 from metarun.data import examples
-from metarun.data.examples import escape
 from metarun.errors import DataError, UsageError
 from metarun.finished import own_support, support_check, training_inputs
 from metarun.finished.prediction import AdaptedLearner, TrainedRun, count_examples
+from metarun.plain_text import escape
 
 STDIN = Path("-")
 

@@ -1,25 +1,15 @@
 """The learners that a comparison ranks: their values, episode by episode, and what they cost."""
 
-import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from metarun import errors
+from metarun.finished.costs import Cost, add_recorded, read_cost
 from metarun.finished.finished_run import read_values
+from metarun.finished.pairwise import Measured
 from metarun.finished.run_names import name_runs
-from metarun.runs import manifest
-
-
-class Cost(NamedTuple):
-    """What a stage took, from its checkpoint; None: the checkpoint is gone."""
-
-    steps: int | None  # outer steps
-    seconds: float | None  # of training, without compiling and measuring
-    earlier_seconds: float | None  # of the stages before it, on which it may build
-    parameters: int | None  # numbers that are trained, of one learner
-    state_bytes: int | None  # of weights and optimizer, in memory and in a checkpoint
+from metarun.finished.seeded_values import list_settings, take_seeds
 
 
 class Candidate(NamedTuple):
@@ -28,10 +18,20 @@ class Candidate(NamedTuple):
     label: str
     run: Path
     stage: str
-    values: dict[str, np.ndarray]  # {metric: [episode]}, the mean over replicas
+    values: dict[str, np.ndarray]  # {metric: [seed, episode]}
     episodes: dict[str, Any]  # split, count and hash
     cost: Cost
-    seeds: dict[str, np.ndarray] | None = None  # {metric: [replica]}, the mean of each; None: there is one
+    seeds: tuple[int, ...] = ()  # one for each row of the values; empty: they are not known
+    replicas: int = 1  # of the run; more than the rows of the values if the file has only their mean
+
+    @property
+    def rows(self) -> int:
+        """How many seeds the values are of."""
+        return len(next(iter(self.values.values()))) if self.values else 0
+
+    def measure(self, metric: str) -> Measured:
+        """Return the values of one metric with their seeds."""
+        return Measured(self.values[metric], self.seeds)
 
 
 def collect_candidates(
@@ -55,24 +55,29 @@ def collect_candidates(
 def collect_run(
     path: Path, run_label: str, result: dict[str, Any], mode: str, learner: str
 ) -> list[Candidate]:
-    """Return every stage of a run that has this measurement; for a stage with copies every member."""
+    """Return every stage of a run that has this measurement; with copies every member, with trials every setting."""
     stages, candidates, earlier = result["stages"], [], 0.0
     measured = [name for name, layout in stages.items() if get_section(layout, mode, learner) is not None]
-    replicas = len(result.get("seeds", [0]))
+    replicas, settings = len(result.get("seeds", [0])), list_settings(path, result)
     episodes = {"split": result["split"], **result["episodes"]}
     for name, layout in stages.items():
         label = f"{run_label}/{name}" if len(stages) > 1 else run_label
-        learners = replicas * len(layout.get("members", [0]))
-        cost = read_cost(path, name, layout["step"], earlier, learners)
+        members = len(layout.get("members", [0]))
+        saved = read_cost(path, name, layout["step"], earlier, replicas * members)
+        cost = add_recorded(saved, result.get("costs", {}).get(name), members)
         earlier += cost.seconds or 0.0
         if measured and name not in measured:
             continue
         values = read_values(path, name, result["split"], f"{mode}/{learner}")
         order = get_section(layout, mode, learner) or {}
         metrics = {metric: values[metric] for metric in order if metric in values}
+        so_far = list(stages)[: list(stages).index(name) + 1]
         for suffix, columns in split_members(metrics, layout):
-            candidate = Candidate(label + suffix, path, name + suffix, columns, episodes, cost)
-            candidates.append(candidate if replicas == 1 else average_replicas(candidate))
+            for setting in settings:
+                rows, seeds = take_seeds(columns, setting, replicas, so_far)
+                whole = f"{label}{suffix} {setting.label}".rstrip()
+                own = Candidate(whole, path, name + suffix, rows, episodes, cost, seeds, len(setting.places))
+                candidates.append(own)
     return candidates
 
 
@@ -92,23 +97,3 @@ def split_members(
         (f"[{member}]", {name: column[..., member, :] for name, column in columns.items()})
         for member in range(len(layout["members"]))
     ]
-
-
-def average_replicas(candidate: Candidate) -> Candidate:
-    """Return the mean over the replicas, from values [replica, episode]."""
-    means = {name: column.mean(axis=0, dtype=np.float64) for name, column in candidate.values.items()}
-    seeds = {name: column.mean(axis=1, dtype=np.float64) for name, column in candidate.values.items()}
-    return candidate._replace(values=means, seeds=seeds)
-
-
-def read_cost(path: Path, stage: str, step: int, earlier_seconds: float, learners: int) -> Cost:
-    """Read what the stage took, all its learners together, from the manifest of the measured checkpoint."""
-    try:
-        saved = manifest.read(path / "checkpoints" / stage / str(step))
-    except errors.CheckpointError:
-        return Cost(step, None, None, None, None)
-    numbers = {name: math.prod(leaf.shape) for name, leaf in saved.leaves.items()}
-    width = {name: np.dtype(leaf.dtype).itemsize for name, leaf in saved.leaves.items()}
-    trained = sum(count for name, count in numbers.items() if name.startswith("weights.trained"))
-    state_bytes = sum(numbers[name] * width[name] for name in numbers)
-    return Cost(step, saved.facts.get("seconds"), earlier_seconds, trained // learners, state_bytes)

@@ -1,9 +1,11 @@
 """Finished runs beside one another: paired differences on the same frozen episodes, a ranking, and what each cost.
 
 Reads what the runs left and computes no learner. Two learners that answered the same episodes are compared episode by
-episode: the interval of the mean difference is that of the pairs. It is narrower than the two intervals suggest if an
-episode is hard for both. Intervals are Student's, each for one pair alone: among many pairs, some exclude zero by
-chance. So whether two learners differ is told by paired tests of all pairs together, corrected by Holm (`pairwise`).
+episode, and seed by seed if both have several: the interval of the mean difference is that of the pairs. It is narrower
+than the two intervals suggest if an episode is hard for both. Each interval is for one pair alone: among many pairs,
+some exclude zero by chance. So whether two learners differ is told by paired tests of all pairs together, corrected by
+Holm (`pairwise`). Intervals are over seeds and episodes (`evaluation.statistics`); with one seed they are over episodes
+alone, and `notes` says so.
 """
 
 import itertools
@@ -15,10 +17,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from metarun import errors
-from metarun.evaluation.statistics import Interval, choose_shown_metric, estimate_mean
-from metarun.finished import pairwise
+from metarun.evaluation.statistics import choose_shown_metric, estimate_mean, summarise_column
+from metarun.evaluation.wording import ONE_SEED
+from metarun.finished import ceiling, pairwise
 from metarun.finished.candidates import Candidate, collect_candidates
+from metarun.finished.costs import judge_budgets
 from metarun.finished.finished_run import read_result
+
+SHOWN = 5  # labels in a note
 
 
 class Choice(NamedTuple):
@@ -37,12 +43,14 @@ def compare(paths: list[Path], choice: Choice) -> dict[str, Any]:
 
     Returns:
       {"metric", "higher_is_better", "mode", "learner", "episodes", "ranking": [{"label", "run", "stage", "mean",
-      "ci95", "behind": {"mean", "ci95"}, "cost"}], "differences": [{"of", "minus", "mean", "ci95", "p", "p_holm",
-      "differ"}]}; `behind` is the difference to the best, `p` the paired test's p-value for this pair alone, `p_holm`
-      the one for all pairs together, and `differ` whether `p_holm` is below 5 %. With replicas, each value is first
-      averaged over the replicas, and tests and intervals are over episodes: they are about the learners that were
-      trained, and "seeds": {"ci95", "values"} beside them in the ranking is about other seeds. "left_out" has the
-      labels of the stages that were left out.
+      "ci95", "behind": {"mean", "ci95"}, "cost"}], "differences": [{"of", "minus", "mean", "ci95", "seeds", "p",
+      "p_holm", "differ"}]}; `behind` is the difference to the best, `p` the paired test's p-value for this pair alone,
+      `p_holm` the one for all pairs together, and `differ` whether `p_holm` is below 5 %. A difference is over the
+      `seeds` that both learners have; if these are fewer than two it is paired by episode alone. A learner with several
+      seeds has "episodes": {"ci95"} and "seeds": {"ci95", "values", "numbers"} beside its interval, each over that
+      axis alone. "ceiling" is what the best possible rule reaches, {"mean", "ci95", "behind"}, or None (`ceiling`).
+      "notes" are sentences about what the numbers cannot say. "left_out" has the labels of the stages that were left
+      out, and "budgets" whose training was longer or shorter (`costs.Budgets`).
 
     Raises:
       UsageError: fewer than two learners, or the choice was not measured, or not on the same episodes.
@@ -56,16 +64,21 @@ def compare(paths: list[Path], choice: Choice) -> dict[str, Any]:
     metric = choose_metric(candidates, choice.metric)
     higher_is_better = metric in first["higher_is_better"]
     ranked = sorted(candidates, key=lambda candidate: rank_key(candidate.values[metric], higher_is_better))
-    differences = [subtract(*pair, metric) for pair in itertools.combinations(ranked, 2)]
+    with np.errstate(invalid="ignore", over="ignore"):
+        differences = [subtract(*pair, metric) for pair in itertools.combinations(ranked, 2)]
+        ranking = [describe(candidate, ranked[0], metric) for candidate in ranked]
     return {
         "metric": metric,
         "higher_is_better": higher_is_better,
         "mode": mode,
         "learner": choice.learner,
         "episodes": ranked[0].episodes,
-        "ranking": [describe(candidate, ranked[0], metric) for candidate in ranked],
+        "ranking": ranking,
         "differences": judge_together(differences),
+        "ceiling": describe_ceiling(results, ranked[0], metric),
+        "notes": list_notes(ranked),
         "left_out": left_out,
+        "budgets": judge_budgets([candidate.cost._asdict() for candidate in ranked])._asdict(),
     }
 
 
@@ -79,27 +92,35 @@ def rank_key(values: np.ndarray, higher_is_better: bool) -> float:
 
 def describe(candidate: Candidate, best: Candidate, metric: str) -> dict[str, Any]:
     """Return a line of the ranking."""
-    behind = None if candidate is best else pair(candidate, best, metric)._asdict()
-    seeds = {}
-    if candidate.seeds is not None:
-        means = candidate.seeds[metric]
-        seeds["seeds"] = {"ci95": estimate_mean(means).ci95, "values": means.tolist()}
+    values = candidate.values[metric]
+    summary = summarise_column(values) if len(values) > 1 else estimate_mean(values[0])._asdict()
+    summary.pop("not_finite", None)
+    if len(values) > 1:
+        summary["seeds"] |= {"numbers": list(candidate.seeds)}
+    behind = None
+    if candidate is not best:
+        difference = pairwise.subtract(candidate.measure(metric), best.measure(metric))
+        behind = difference.estimate.interval._asdict()
     return {
         "label": candidate.label,
         "run": str(candidate.run),
         "stage": candidate.stage,
-        **estimate_mean(candidate.values[metric])._asdict(),
-        **seeds,
+        **summary,
         "behind": behind,
         "cost": candidate.cost._asdict(),
     }
 
 
 def subtract(left: Candidate, right: Candidate, metric: str) -> dict[str, Any]:
-    """Return left − right, over the episodes."""
-    values = left.values[metric].astype(np.float64) - right.values[metric]
-    p_value = pairwise.find_p_value(values)
-    return {"of": left.label, "minus": right.label, **estimate_mean(values)._asdict(), "p": p_value}
+    """Return left − right, by pairs of seed and episode."""
+    estimate, seeds = pairwise.subtract(left.measure(metric), right.measure(metric))
+    return {
+        "of": left.label,
+        "minus": right.label,
+        **estimate.interval._asdict(),
+        "seeds": list(seeds),
+        "p": pairwise.find_p_value(estimate),
+    }
 
 
 def judge_together(differences: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -111,9 +132,44 @@ def judge_together(differences: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def pair(left: Candidate, right: Candidate, metric: str) -> Interval:
-    """Return the mean difference of two learners on the same episodes."""
-    return estimate_mean(left.values[metric].astype(np.float64) - right.values[metric])
+def describe_ceiling(
+    results: dict[Path, dict[str, Any]], best: Candidate, metric: str
+) -> dict[str, Any] | None:
+    """Return what the best possible rule reaches on the same episodes; None: it is not known."""
+    path, result = next(iter(results.items()))  # all runs answered the same episodes
+    values = ceiling.find_values(path, result)
+    if values is None or metric not in values:
+        return None
+    column = np.asarray(values[metric], np.float64)
+    behind = pairwise.subtract(pairwise.Measured(column[None], ()), best.measure(metric))
+    return estimate_mean(column)._asdict() | {"behind": behind.estimate.interval._asdict()}
+
+
+def list_notes(candidates: list[Candidate]) -> list[str]:
+    """Return sentences about what the intervals of these learners cannot say."""
+    notes = []
+    if single := [candidate.label for candidate in candidates if candidate.replicas == 1]:
+        named = f" ({name_some(single)})" if len(single) < len(candidates) else ""
+        notes.append(f"{ONE_SEED}{named}")
+    merged = [candidate.label for candidate in candidates if candidate.rows < candidate.replicas]
+    if merged:
+        notes.append(
+            f"no values of single seeds in the files of {name_some(merged)}: an older version wrote their mean, so "
+            "their intervals are over episodes alone"
+        )
+    several = [set(candidate.seeds) for candidate in candidates if len(candidate.seeds) > 1]
+    if any(seeds != several[0] for seeds in several):
+        notes.append(
+            "not all have the same seeds: a difference is over the seeds that both have, or by pairs of episodes "
+            "alone if these are fewer than two"
+        )
+    return notes
+
+
+def name_some(labels: list[str]) -> str:
+    """Return a few labels, and how many more there are."""
+    more = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
+    return f"{', '.join(labels[:SHOWN])}{more}"
 
 
 def refuse_incomparable(candidates: list[Candidate]) -> None:

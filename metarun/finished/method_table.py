@@ -1,12 +1,35 @@
 """One table of many runs on the same frozen episodes: which of them can stand in it, and their comparison by mode."""
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from metarun import errors
-from metarun.finished.comparison import Choice, compare
+from metarun.finished.candidates import Candidate, collect_candidates
+from metarun.finished.comparison import Choice, choose_metric, compare, describe, rank_key
 from metarun.finished.finished_run import read_result
+
+
+class Row(NamedTuple):
+    """One learner of a table."""
+
+    label: str
+    run: Path
+    stage: str
+    seeds: int
+    scores: dict[str, dict[str, Any]]  # {mode: {"mean", "ci95", "behind", …}}
+    cost: dict[str, Any]
+
+
+class MethodTable(NamedTuple):
+    """Learners that answered the same episodes, best first in the first mode."""
+
+    metric: str
+    higher_is_better: bool
+    modes: list[str]
+    episodes: dict[str, Any]  # split, count and hash
+    rows: list[Row]
 
 
 def choose_same_episodes(paths: list[Path]) -> tuple[list[Path], list[Path]]:
@@ -21,6 +44,19 @@ def choose_same_episodes(paths: list[Path]) -> tuple[list[Path], list[Path]]:
     most_frequent = Counter(hashes.values()).most_common(1)[0][0]
     same = [path for path, digest in hashes.items() if digest == most_frequent]
     return same, [path for path in paths if path not in same]
+
+
+def group_by_episodes(paths: Iterable[Path]) -> list[list[Path]]:
+    """Return the runs in groups that answered the same episodes.
+
+    Raises:
+      CheckpointError, DataError: a path is no run, or its run is not finished or damaged.
+    """
+    groups: dict[tuple[str, str], list[Path]] = defaultdict(list)
+    for path in paths:
+        result = read_result(path)
+        groups[result["split"], result["episodes"]["hash"]].append(path)
+    return list(groups.values())
 
 
 def compare_modes(paths: list[Path]) -> list[dict[str, Any]]:
@@ -43,3 +79,45 @@ def compare_modes(paths: list[Path]) -> list[dict[str, Any]]:
             "give the configs the same evaluation.modes",
         )
     return [compare(paths, Choice(mode)) for mode in shared]
+
+
+def tabulate(paths: list[Path]) -> MethodTable:
+    """Return every stage of runs on the same episodes with its score in each mode that it measured.
+
+    Unlike `compare_modes` it takes one run, too, and runs that measured different modes.
+
+    Raises:
+      UsageError: the runs have no metric in common.
+      CheckpointError, DataError: a path is no run, or its run is not finished or damaged.
+    """
+    results = {path: read_result(path) for path in paths}
+    first = next(iter(results.values()))
+    modes = list(dict.fromkeys(mode for result in results.values() for mode in result["modes"]))
+    columns = {
+        mode: collect_candidates(
+            {path: result for path, result in results.items() if mode in result["modes"]}, mode, "adapted"
+        )[0]
+        for mode in modes
+    }
+    metric = choose_metric([candidate for own in columns.values() for candidate in own], None)
+    higher = metric in first["higher_is_better"]
+    rows: dict[tuple[Path, str], Row] = {}
+    for mode, candidates in columns.items():
+        ranked = sorted(candidates, key=lambda candidate: rank_key(candidate.values[metric], higher))
+        for candidate in ranked:
+            row = rows.setdefault((candidate.run, candidate.stage), start_row(candidate))
+            row.scores[mode] = describe(candidate, ranked[0], metric)
+    episodes = {"split": first["split"], **first["episodes"]}
+    return MethodTable(metric, higher, modes, episodes, list(rows.values()))
+
+
+def start_row(candidate: Candidate) -> Row:
+    """Return the row of a learner without scores."""
+    return Row(
+        candidate.label,
+        candidate.run,
+        candidate.stage,
+        max(1, len(candidate.seeds)),
+        {},
+        candidate.cost._asdict(),
+    )

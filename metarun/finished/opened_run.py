@@ -73,8 +73,11 @@ def open_learner(run: FinishedRun) -> OpenedLearner:
     return take_first_learner(open_run(run))
 
 
-def take_first_learner(opened: OpenedRun) -> OpenedLearner:
+def take_first_learner(opened: OpenedRun, place: int = 0) -> OpenedLearner:
     """Return the first learner of the stage that was named, or of the last one, in the first mode.
+
+    Args:
+      place: of another learner among `Stage.positions`.
 
     Raises:
       UsageError: the task family does not have the split.
@@ -84,7 +87,7 @@ def take_first_learner(opened: OpenedRun) -> OpenedLearner:
         what = f"the task family has no {settings.split} split"
         raise errors.UsageError(what, "the split", f"use one of {', '.join(tasks.data)}")
     algorithm = stage.build_algorithm(settings.modes[0], stage.adapted_steps, tasks.evaluated.problem)
-    trained, mode = take_trained(opened, stage.positions[0]), settings.modes[0]
+    trained, mode = take_trained(opened, stage.positions[place]), settings.modes[0]
     return OpenedLearner(
         opened.run.path, stage.name, trained.step, trained.weights, algorithm, mode, settings, tasks
     )
@@ -126,8 +129,6 @@ def choose_checkpoint(run: FinishedRun, stage: str) -> Checkpoint | None:
     """Return the checkpoint of a stage that is meant; None: one of another stage was named, and this one has none."""
     if run.checkpoint is not None and run.checkpoint.parent.name == stage:
         return checkpoints.open_checkpoint(run.checkpoint)
-    saved = Checkpoints(run.path / "checkpoints" / stage)
     if run.checkpoint is not None:
-        return saved.newest_valid()
-    best = saved.best_valid() if run.config.evaluation.checkpoint == "best" else None
-    return best or checkpoints.open_checkpoint(run.path, stage)
+        return Checkpoints(run.path / "checkpoints" / stage).newest_valid()
+    return checkpoints.open_evaluated(run.path, stage, run.config.evaluation.checkpoint)

@@ -10,6 +10,7 @@ from metarun import base
 from metarun.data import examples
 from metarun.errors import DataError, UsageError
 from metarun.finished.prediction import TrainedRun
+from metarun.plain_text import escape
 
 
 class OwnSupport(NamedTuple):
@@ -60,7 +61,7 @@ def read_table(run: TrainedRun, path: Path) -> OwnSupport:
         return OwnSupport(base.Examples(inputs, table.numbers[:, columns:]), columns=table.names)
     names = sorted(set(table.labels))
     if len(names) < 2:
-        what = f"the support has only one class, {examples.escape(names[0])}"
+        what = f"the support has only one class, {escape(names[0])}"
         raise DataError(what, str(path), "give examples of two classes or more")
     targets = np.array([names.index(label) for label in table.labels], np.int32)
     return OwnSupport(base.Examples(inputs, targets), tuple(names), table.names)

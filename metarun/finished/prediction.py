@@ -40,6 +40,7 @@ class TrainedRun:
       path: the run directory.
       stage, step: which weights these are.
       weights: of one learner.
+      names: of its task, its model and its algorithm, {"task": "sinusoid"}.
       mode: "inductive", if the support normalises the queries, or "transductive", if they do it themselves.
       inner_steps: of the inner loop; None: the algorithm has none.
       problem, form: how examples look, and how files of them are read.
@@ -56,16 +57,32 @@ class TrainedRun:
         trained = opened_run.take_trained(opened, position)
         self.path, self.stage, self.step = opened.run.path, opened.stage.name, trained.step
         self.weights = trained.weights
+        settings = opened.stage.settings
+        parts = {"task": opened.run.config.task, "model": settings.model, "algorithm": settings.algorithm}
+        self.names = {kind: selection.label for kind, selection in parts.items()}
         self.mode, self.inner_steps = mode, inner_steps
         self.problem, self.form = opened.tasks.family.problem, opened.tasks.family.form
         self.tasks = opened.tasks
         self._stage = opened.stage
         self._programs: dict[int, Programs] = {}
 
+    def __repr__(self) -> str:
+        """Return what adapts, in a line."""
+        names, steps = self.names, "" if self.inner_steps is None else f", {self.inner_steps} inner steps"
+        return (
+            f"<metarun learner of {self.path}: {names['algorithm']} on {names['task']}, stage {self.stage}, "
+            f"step {self.step}, {self.mode}{steps}>"
+        )
+
     @property
     def spec(self) -> base.Spec:
         """The shapes of inputs and outputs."""
         return self.problem.spec
+
+    @property
+    def takes_usual_steps(self) -> bool:
+        """Whether it takes the inner steps of the adapted learner that the run evaluates."""
+        return self.inner_steps == self._stage.adapted_steps
 
     @property
     def targets(self) -> str:
@@ -154,6 +171,10 @@ class AdaptedLearner(NamedTuple):
     run: TrainedRun
     state: PyTree  # the algorithm's learner
     ways: int  # classes of the support; 0 if no classes are predicted
+
+    def __repr__(self) -> str:
+        """Return what has adapted, in a line."""
+        return f"<adapted {repr(self.run)[1:-1]}{f', {self.ways} ways' * bool(self.ways)}>"
 
     def predict(self, inputs: PyTree) -> np.ndarray:
         """Return the answers for inputs [example, ...], shaped as those of the support.

@@ -4,6 +4,7 @@ from typing import Any
 
 from metarun import hardware
 from metarun.evaluation import run_evaluation
+from metarun.finished import ceiling
 from metarun.finished.finished_run import FinishedRun
 from metarun.finished.opened_run import open_run
 from metarun.progress import Progress
@@ -11,6 +12,8 @@ from metarun.progress import Progress
 
 def measure(run: FinishedRun, progress: Progress) -> dict[str, Any]:
     """Measure all stages of a run on the frozen episodes, or the one that was named. Return what result.json has.
+
+    "ceiling" beside it is what the best possible rule reaches, {metric: {"mean", "ci95"}}, if the task family knows it.
 
     Raises:
       MetarunError: what is wrong with the run or with the settings, and what to do.
@@ -21,4 +24,6 @@ def measure(run: FinishedRun, progress: Progress) -> dict[str, Any]:
         opened.stages, trained, opened.tasks, run.config.evaluation, progress
     )
     used = hardware.describe([opened.device])
-    return {"run": str(run.path), "accelerator": used} | evaluation.result
+    reached = ceiling.measure(opened, evaluation.result)
+    whole = {"run": str(run.path), "accelerator": used} | evaluation.result
+    return whole if reached is None else whole | {"ceiling": reached}

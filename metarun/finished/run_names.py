@@ -12,7 +12,7 @@ from metarun.runs import directory
 Flat = dict[str, Any]  # {dotted key: value} of a config
 
 # Keys that change where and when a run computes, and not what.
-UNTOLD_SECTIONS = ("accelerator", "checkpoint", "sinks")
+UNTOLD_SECTIONS = ("accelerator", "checkpoint", "sinks", "controls")
 UNTOLD_KEYS = ("chunk", "task_chunk")
 MOST_KEYS = 4  # in a label
 
@@ -50,10 +50,8 @@ def name_config(run: Path) -> str:
 def list_differences(configs: Sequence[Flat]) -> list[Flat]:
     """Return for each config the keys at which not all of them have one value, with its values."""
     keys = dict.fromkeys(key for flat in configs for key in flat if is_told(key))
-    missing = object()
-    varying = [
-        key for key in keys if any(flat.get(key, missing) != configs[0].get(key, missing) for flat in configs)
-    ]
+    # A key that an older version did not write is the same as null.
+    varying = [key for key in keys if any(flat.get(key) != configs[0].get(key) for flat in configs)]
     return [{key: flat[key] for key in varying if key in flat} for flat in configs]
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from metarun import base, errors
 from metarun.base import PyTree
@@ -17,6 +17,7 @@ from metarun.evaluation.episodes import FrozenEpisodes, group_episodes
 from metarun.finished.opened_run import OpenedLearner, OpenedRun, freeze_episodes, take_first_learner
 
 AT_ONCE = 32  # tasks that are embedded in parallel
+CLASSES = ("character", "class")  # facts that say what a way shows, the first one that there is
 
 
 class TaskVectors(NamedTuple):
@@ -26,6 +27,7 @@ class TaskVectors(NamedTuple):
     clusters: Float[np.ndarray, "task cluster"]  # memberships; no columns if there are no clusters
     raw: Float[np.ndarray, "task feature"]  # the support itself as a vector: the baseline
     facts: dict[str, np.ndarray]  # [task]: one number for each task
+    classes: Int[np.ndarray, "task way"] | None = None  # what is shown; None: the sampler names no classes
 
 
 class EmbeddedRun(NamedTuple):
@@ -39,13 +41,16 @@ class EmbeddedRun(NamedTuple):
     names: dict[str, tuple[str, ...]]  # names of the values of a fact, if they have names
 
 
-def embed(run: OpenedRun, count: int) -> EmbeddedRun:
+def embed(run: OpenedRun, count: int, place: int = 0) -> EmbeddedRun:
     """Embed the first `count` frozen tasks of a split with the first learner of a stage.
+
+    Args:
+      place: of another learner among `Stage.positions`.
 
     Raises:
       MetarunError: what is wrong with the run or with the choice, and what to do.
     """
-    opened = take_first_learner(run)
+    opened = take_first_learner(run, place)
     episodes = freeze_episodes(opened, count)
     refuse_without_embedding(opened, episodes)
     tasks, names = name_groups(embed_tasks(opened, episodes), episodes)
@@ -88,7 +93,7 @@ def embed_tasks(opened: OpenedLearner, episodes: FrozenEpisodes) -> TaskVectors:
             "take fewer or smaller inner steps in the stage that embeds",
         )
     memberships = np.zeros((len(vectors), 0), np.float32) if clusters is None else clusters
-    return TaskVectors(vectors, memberships, raw, select_scalar_facts(facts))
+    return TaskVectors(vectors, memberships, raw, select_scalar_facts(facts), select_classes(facts))
 
 
 def flatten_support(support: base.Examples, spec: base.Spec):
@@ -115,6 +120,17 @@ def select_scalar_facts(facts: PyTree) -> dict[str, np.ndarray]:
         if flat.shape[1] and (flat == flat[:, :1]).all():
             scalars[name] = flat[:, 0]
     return scalars
+
+
+def select_classes(facts: PyTree) -> np.ndarray | None:
+    """Return the class of each way of every task, [task, way]; None: the sampler names none.
+
+    A character is the same class however it is turned.
+    """
+    for name in CLASSES if isinstance(facts, dict) else ():
+        if name in facts and np.ndim(facts[name]) == 2:
+            return np.asarray(facts[name])
+    return None
 
 
 def name_groups(

@@ -15,7 +15,7 @@ EPSILON = 1e-3  # added to the variance; the default of the layer that the MAML 
 
 
 class Normalisation(nn.Module):
-    """Normalises features, then applies a learned scale and offset to each channel.
+    """Normalises features, then applies a learned scale, if it has one, and a learned offset to each channel.
 
     `batch` takes the statistics of each channel over examples and positions: over the first `reference_count` examples
     if there are any (inductive), otherwise over all examples (transductive). `layer` takes the statistics of each
@@ -23,6 +23,7 @@ class Normalisation(nn.Module):
     """
 
     kind: Kind
+    has_scale: bool = True
 
     @nn.compact
     def __call__(self, inputs: Float[Array, "example *position channel"], reference_count: int):
@@ -30,7 +31,9 @@ class Normalisation(nn.Module):
             return inputs
         channels = inputs.shape[-1]
         everywhere = (1,) * (inputs.ndim - 1) + (channels,)
-        scale = self.param(base.SCALE, nn.initializers.ones, (channels,)).reshape(everywhere)
+        scale = None
+        if self.has_scale:
+            scale = self.param(base.SCALE, nn.initializers.ones, (channels,)).reshape(everywhere)
         offset = self.param(base.OFFSET, nn.initializers.zeros, (channels,)).reshape(everywhere)
         if self.kind == "batch":
             source, axes = inputs[: reference_count or None], tuple(range(inputs.ndim - 1))
@@ -38,7 +41,8 @@ class Normalisation(nn.Module):
             source, axes = inputs, tuple(range(1, inputs.ndim))
         mean = jnp.mean(source, axis=axes, keepdims=True)
         variance = jnp.mean(jnp.square(source - mean), axis=axes, keepdims=True)
-        return (inputs - mean) * (jax.lax.rsqrt(variance + EPSILON) * scale) + offset
+        factor = jax.lax.rsqrt(variance + EPSILON)
+        return (inputs - mean) * (factor if scale is None else factor * scale) + offset
 
 
 class Modulation(nn.Module):

@@ -1,8 +1,11 @@
 """The few-shot convolutional network: blocks of 3×3 convolution, normalisation and ReLU.
 
-With `downsample: stride` and `head: mean` it is MAML's network for Omniglot (Finn et al. 2017, arXiv 1703.03400, C.1).
-With `downsample: max_pool` and `head: flatten` it is the network of matching networks (1606.04080), prototypical
-networks (1703.05175) and MAML++ (1810.09502). It has no running averages; see `reference` in base.Model.
+With `downsample: stride` and `head: mean` it is MAML's network for Omniglot (Finn et al. 2017, arXiv 1703.03400, C.1);
+the authors' code also has `scale: false`, `head_deviation: 1.0`, and an offset that does not adapt
+(`algorithm.adapts_normalisation: false`). With `downsample: stride` and `head: flatten` it is the network of the public
+code of Reptile (1803.02999) and of iMAML (1909.04630). With `downsample: max_pool` and `head: flatten` it is the
+network of matching networks (1606.04080), prototypical networks (1703.05175) and MAML++ (1810.09502), whose code
+activates by a leaky ReLU of slope 0.01. It has no running averages; see `reference` in base.Model.
 """
 
 from dataclasses import dataclass
@@ -13,7 +16,7 @@ import jax
 
 from metarun import base
 from metarun.models import _convolution, _flax, _normalisation
-from metarun.ranges import AtLeast
+from metarun.ranges import Above, AtLeast
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,12 @@ class Config:
     depth: Annotated[int, AtLeast(1)] = 4  # blocks
     downsample: Literal["stride", "max_pool"] = "stride"  # what halves height and width in each block
     normalisation: Literal["batch", "layer", "none"] = "batch"  # before each ReLU
+    scale: bool = True  # each normalisation has a learned scale beside its learned offset
+    # What normalises a query in inductive mode: the support, or the support and this one query, as in Reptile's code.
+    inductive: Literal["support", "support_and_query"] = "support"
     head: Literal["mean", "flatten"] = "mean"  # average the positions before the last layer, or keep them all
+    # Standard deviation of the last layer's first kernel; null: 1/√(its inputs).
+    head_deviation: Annotated[float, Above(0)] | None = None
     # How a convolution is computed: as matrix products, by the device's own operation, or whichever of the two was
     # measured to be faster on the device. They differ by rounding alone.
     convolution: Literal["auto", "products", "native"] = "auto"
@@ -45,7 +53,8 @@ class Block(nn.Module):
         if config.normalisation != "batch":  # batch normalisation would subtract a bias again
             bias = self.param(base.BIAS, nn.initializers.zeros, (config.width,))
             features = features + bias.reshape(1, 1, 1, -1)
-        features = _normalisation.Normalisation(config.normalisation)(features, reference_count)
+        normalise = _normalisation.Normalisation(config.normalisation, config.scale)
+        features = normalise(features, reference_count)
         if condition is not None:
             features = _normalisation.Modulation()(features, condition)
         features = jax.nn.relu(features)
@@ -60,7 +69,9 @@ class ConvolutionalNetwork(nn.Module):
 
     def setup(self):
         self.blocks = [Block(self.config) for _ in range(self.config.depth)]
-        self.head = nn.Dense(self.output_size)
+        deviation = self.config.head_deviation
+        initial = nn.initializers.lecun_normal() if deviation is None else nn.initializers.normal(deviation)
+        self.head = nn.Dense(self.output_size, kernel_init=initial)
 
     def embed(self, inputs, reference_count: int, condition=None):
         features = inputs
@@ -90,4 +101,9 @@ def build(config: Config, spec: base.Spec) -> base.Model:
             f"not {spec.input_shape[:2]}"
         )
     module = ConvolutionalNetwork(config, spec.output_size)
-    return _flax.from_module(module, config.normalisation == "batch", takes_condition=True)
+    return _flax.from_module(
+        module,
+        config.normalisation == "batch",
+        takes_condition=True,
+        query_joins_reference=config.inductive == "support_and_query",
+    )

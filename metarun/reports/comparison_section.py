@@ -6,14 +6,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from metarun import errors
+from metarun.evaluation import wording
 from metarun.evaluation.statistics import choose_shown_metric
 from metarun.finished import comparison
+from metarun.finished.costs import NOT_RECORDED, Budgets, describe_budgets
 from metarun.reports import learning_curves
 from metarun.reports.charts import Chart, Curves, Dot, Dots, choose_color, to_number
 from metarun.reports.config_table import compare_configs
 from metarun.reports.outcome_tables import Table, format_interval
 from metarun.reports.run_record import RunRecord
 
+COSTS = ("seconds", "parameters", "FLOPs of training", "FLOPs of one adaptation")  # columns of the ranking
 RANKED = 40  # rows of a ranking in a plot; the table has all of them
 
 
@@ -94,10 +97,21 @@ def tabulate_ranking(compared: dict[str, Any]) -> Table:
             format_interval(entry["behind"]),
             "" if entry["cost"]["seconds"] is None else f"{entry['cost']['seconds']:,.1f}",
             "" if entry["cost"]["parameters"] is None else f"{entry['cost']['parameters']:,}",
+            *(format_flops(entry["cost"], key) for key in ("flops", "adaptation_flops")),
         ]
         for number, entry in enumerate(compared["ranking"], start=1)
     ]
-    return Table(["", "learner", compared["metric"], "minus the best", "seconds", "parameters"], rows)
+    if reached := compared["ceiling"]:
+        scores = [format_interval(reached), format_interval(reached["behind"])]
+        rows.append(["", wording.BEST_POSSIBLE, *scores, *[""] * len(COSTS)])
+    return Table(["", "learner", compared["metric"], "minus the best", *COSTS], rows)
+
+
+def format_flops(cost: dict[str, Any], key: str) -> str:
+    """Return FLOPs with three digits; they are not recorded for a run of an older version."""
+    if cost[key] is None:
+        return NOT_RECORDED
+    return f"{'≥ ' * cost['flops_at_least']}{cost[key]:.3g}"
 
 
 def describe_ranking(compared: dict[str, Any]) -> str:
@@ -105,11 +119,17 @@ def describe_ranking(compared: dict[str, Any]) -> str:
     episodes = compared["episodes"]
     better = "higher" if compared["higher_is_better"] else "lower"
     left_out = compared["left_out"]
+    seeded = any("seeds" in entry for entry in compared["ranking"])
+    over = "seeds and episodes, in brackets over the seeds alone" if seeded else "episodes"
+    labels = [entry["label"] for entry in compared["ranking"]]
+    unequal = describe_budgets(Budgets(**compared["budgets"]), labels)
     return (
         f"{compared['metric']}: {better} is better; {compared['mode']}, {compared['learner']}; "
-        f"{episodes['count']} {episodes['split']} episodes ({episodes['hash']}), mean ± 95 % interval, differences by "
-        "pairs of episodes. A difference whose interval has zero in it tells nothing apart."
+        f"{episodes['count']} {episodes['split']} episodes ({episodes['hash']}), mean ± 95 % interval over {over}, "
+        "differences by pairs. A difference whose interval has zero in it tells nothing apart."
+        + "".join(f" {note[0].upper()}{note[1:]}." for note in compared["notes"])
         + (f" Left out, as it has no such learner: {', '.join(left_out)}." if left_out else "")
+        + (f" {unequal[0].upper()}{unequal[1:]}." if unequal else "")
     )
 
 

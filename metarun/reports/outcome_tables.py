@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from metarun.evaluation import wording
 from metarun.evaluation.statistics import choose_shown_metric
 
 Columns = dict[str, dict[str, Any]]  # {metric: {"mean", "ci95", "seeds"}}
@@ -38,13 +39,19 @@ def list_learners(section: dict[str, Any]) -> Iterable[tuple[str, Columns]]:
             yield learner, columns
 
 
-def make_outcome_table(result: dict[str, Any]) -> Table:
-    """Return a line for each stage, mode and learner."""
+def make_outcome_table(result: dict[str, Any], ceiling: Columns | None = None) -> Table:
+    """Return a line for each stage, mode and learner.
+
+    Args:
+      ceiling: {metric: {"mean", "ci95"}} of the best possible rule, for a line of its own; None: it is not known.
+    """
     lines = [
         ([stage, mode, learner], columns)
         for (stage, mode), section in list_sections(result).items()
         for learner, columns in list_learners(section)
     ]
+    if ceiling:
+        lines.append(([wording.BEST_POSSIBLE, "", ""], ceiling))
     return lay_out(["stage", "mode", "learner"], lines)
 
 
@@ -93,8 +100,10 @@ def describe_headline(result: dict[str, Any]) -> str:
     text = f"{metric} {after} after adaptation"
     text += f", {before} before" if before else ""
     better = "higher" if metric in result["higher_is_better"] else "lower"
-    over = ", in brackets that over the seeds" if "seeds" in columns[metric] else ""
+    seeds = len(columns[metric].get("seeds", {}).get("values", ()))
+    trials = len(result.get("trials", ()))
+    over = wording.describe_spread(seeds, trials, crossed="episodes" in columns[metric])
     return (
-        f"{text}: the mean over {episodes.get('count')} {result['split']} episodes with its 95 % interval{over}; "
+        f"{text}: the mean over {episodes.get('count')} {result['split']} episodes with its 95 % interval {over}; "
         f"{better} is better (stage {stage}, {result['modes'][0]})."
     )

@@ -5,7 +5,7 @@ import datetime
 import statistics
 from typing import Any, NamedTuple
 
-from metarun.finished import candidates
+from metarun.finished import ceiling, costs
 from metarun.reports import learning_curves, outcome_tables, repetition
 from metarun.reports.charts import Chart, to_number
 from metarun.reports.outcome_tables import Table
@@ -51,7 +51,7 @@ def make_section(record: RunRecord, identity: str) -> Section:
         list_left_out(record),
         describe_request(record),
         outcome_tables.describe_headline(result) if result else "",
-        outcome_tables.make_outcome_table(result) if result else None,
+        outcome_tables.make_outcome_table(result, ceiling.describe(record.path, result)) if result else None,
         outcome_tables.make_groups_table(result) if result else None,
         list_charts(record, identity),
         list_group_charts(record, identity),
@@ -203,7 +203,7 @@ def tabulate_cost(record: RunRecord) -> Table:
         ]
         if not steps:
             continue
-        cost = candidates.read_cost(record.path, stage, max(steps), 0.0, count_learners(record, stage))
+        cost = costs.read_cost(record.path, stage, max(steps), 0.0, count_learners(record, stage))
         seconds = cost.seconds
         pace = cost.steps / seconds if seconds and cost.steps else None
         rows.append(

@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from metarun.evaluation import wording
 from metarun.finished.run_names import format_value
 from metarun.reports.charts import Chart, Dot, Dots, to_number
 from metarun.reports.outcome_tables import Table, format_interval
@@ -117,7 +118,7 @@ def tabulate(ranking: dict[str, Any]) -> Table:
             *(format_value(line["setting"][key]) for key in keys),
             format_interval(line) if line["mean"] is not None else "diverged",
             format_interval(line["behind"]),
-            f"{line['steps']:,}",
+            "" if line["steps"] is None else f"{line['steps']:,}",
             line["state"],
         ]
         for place, line in enumerate(ranking["ranking"], start=1)
@@ -129,12 +130,13 @@ def describe_numbers(ranking: dict[str, Any]) -> str:
     """Return what the numbers of the ranking are."""
     better = "higher" if ranking["higher_is_better"] else "lower"
     seeds = len(ranking["seeds"])
-    over = f", in brackets that over {seeds} seeds" if seeds > 1 else ""
+    crossed = any("episodes" in line for line in ranking["ranking"])  # an older version did not cross the two
+    over = wording.describe_spread(seeds if seeds > 1 else 0, crossed=crossed)
     importance = get_object(ranking, "importance")
     why = f" Importance: {importance.get('method') or importance.get('reason')}." if importance else ""
     return (
         f"{ranking['metric']}: {better} is better; {ranking['mode']}; {ranking['episodes']['count']} validation "
-        f"episodes, mean ± 95 % interval{over}, differences by pairs of episodes. "
+        f"episodes, mean ± 95 % interval {over}, differences by pairs. "
         f"Settings are chosen on the validation split alone.{why}"
     )
 

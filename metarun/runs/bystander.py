@@ -38,6 +38,9 @@ class Bystander(RunDirectory):
     def write_result(self, result: dict[str, Any]) -> None:
         """Write nothing."""
 
+    def write_sources(self, records: dict[str, Any]) -> None:
+        """Write nothing."""
+
     def write_episodes(self, stage: str, split: str, values: Mapping[str, Any]) -> None:
         """Write nothing."""
 

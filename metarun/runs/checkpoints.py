@@ -23,6 +23,8 @@ from metarun.base import PyTree
 from metarun.runs import files, manifest, state_files, strict_json
 from metarun.runs.manifest import Checkpoint, Leaf
 
+START = 0  # the step of a checkpoint that has the weights of another run, which a stage starts from
+
 logger = logging.getLogger("metarun")
 
 
@@ -88,9 +90,15 @@ class Checkpoints:
             logger.warning("%s", failure)  # the error that ended the `with` matters more
 
     def clear(self) -> None:
-        """Remove every checkpoint of the stage, because it is going to be trained again from its start."""
+        """Remove every checkpoint of the stage, because it is going to be trained again from its start.
+
+        A start that came from another run stays.
+        """
         self.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if START not in self.steps():
+            shutil.rmtree(self.folder, ignore_errors=True)
+        for step in set(self.steps()) - {START}:
+            shutil.rmtree(self.folder / str(step), ignore_errors=True)
         self._cleaned = False
 
     def steps(self) -> list[int]:
@@ -166,7 +174,7 @@ class Checkpoints:
             shutil.rmtree(replaced, ignore_errors=True)
 
     def _retire(self, newest: int) -> None:
-        """Remove all but the newest `keep` and the newest best, counted back from the step just saved.
+        """Remove all but the newest `keep`, the newest best and the start, counted back from the step just saved.
 
         Later steps, and steps without a readable manifest, are damaged ones that a resumed run skipped.
         """
@@ -175,7 +183,7 @@ class Checkpoints:
             with contextlib.suppress(errors.CheckpointError):
                 best[step] = manifest.read(self.folder / str(step)).best
         past = [step for step in best if step <= newest]
-        kept = {*past[-self.keep :], *[step for step in past if best[step]][-1:]}
+        kept = {START, *past[-self.keep :], *[step for step in past if best[step]][-1:]}
         for step in set(self.steps()) - kept:
             path = self.folder / str(step)
             shutil.rmtree(path.rename(files.temporary_beside(path)), ignore_errors=True)
@@ -223,6 +231,20 @@ def open_checkpoint(path: Path, stage: str | None = None) -> Checkpoint:
     return newest
 
 
+def open_evaluated(path: Path, stage: str, kind: str) -> Checkpoint:
+    """Return the checkpoint of a stage that a run is evaluated with, after verifying it.
+
+    Args:
+      path: the run directory.
+      kind: "best" on the validation split, if one was marked so; or "last".
+
+    Raises:
+      CheckpointError: there is none.
+    """
+    best = Checkpoints(path / "checkpoints" / stage).best_valid() if kind == "best" else None
+    return best or open_checkpoint(path, stage)
+
+
 def _missing_checkpoint(path: Path, stage: str | None, others: list[str]) -> errors.CheckpointError:
     what = "there is no checkpoint here"
     if stage:
@@ -246,11 +268,12 @@ def _refuse_difference(checkpoint: Checkpoint, saved: dict[str, Leaf], expected:
     """Raise CheckpointError about the first leaf that is not the same on both sides."""
     for name in sorted(saved.keys() | expected.keys()):
         if saved.get(name) != expected.get(name):
-            there, here = _format_leaf(saved.get(name)), _format_leaf(expected.get(name))
+            there, here = format_leaf(saved.get(name)), format_leaf(expected.get(name))
             what = f"{name} is {there} in the checkpoint, and {here} in this program"
             remedy = "use the config that the run was trained with, or another run"
             raise errors.CheckpointError(what, str(checkpoint.path), remedy)
 
 
-def _format_leaf(leaf: Leaf | None) -> str:
+def format_leaf(leaf: Leaf | None) -> str:
+    """Return the dtype and the shape of a leaf: float32[5, 64]."""
     return "missing" if leaf is None else f"{leaf.dtype}{list(leaf.shape)}"

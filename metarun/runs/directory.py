@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from metarun.runs.checkpoints import Checkpoints
 
 CONFIG, STATUS, METRICS, RESULT = "config.yaml", "status.json", "metrics.jsonl", "result.json"
-LOG, LOCK, ENVIRONMENT = "log.txt", "lock", "environment.json"
+LOG, LOCK, ENVIRONMENT, SOURCES = "log.txt", "lock", "environment.json", "sources.json"
 
 STATUS_SECONDS = 10.0  # at least, between two renewals of status.json
 
@@ -165,6 +165,10 @@ class RunDirectory:
         """Write the final evaluation of every stage."""
         files.write_json(self.path / RESULT, result)
 
+    def write_sources(self, records: dict[str, Any]) -> None:
+        """Write what the run has from other runs; see `stage_reference`."""
+        files.write_json(self.path / SOURCES, records)
+
     def write_episodes(self, stage: str, split: str, values: Mapping[str, Any]) -> None:
         """Write the values of every episode, for pairwise comparisons. Equal values give equal bytes."""
         arrays: dict[str, Any] = {name: np.asarray(values[name]) for name in sorted(values)}
@@ -192,12 +196,12 @@ class RunDirectory:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        if kind is not None and issubclass(kind, errors.ConfigError):
+        if kind is not None and issubclass(kind, errors.ConfigError | errors.CheckpointError):
             self._remove_unused()
         self.close()
 
     def _remove_unused(self) -> None:
-        """Remove the directory of a refused config, and the folders that `make_path` named if nothing else is there."""
+        """Remove the directory of a refused run, and the folders that `make_path` named if nothing else is there."""
         if self.resumed or (self.path / "checkpoints").exists():
             return
         with contextlib.suppress(OSError):

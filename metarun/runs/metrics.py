@@ -55,6 +55,14 @@ class MetricsFile:
                 os.ftruncate(self._descriptor, before)
                 raise
 
+    def begin_with(self, path: Path, size: int) -> None:
+        """Begin with the first `size` bytes of the lines of another run, which ends there."""
+        with files.storage_errors(self.path), path.open("rb") as file:
+            left = size
+            while content := file.read(min(left, BATCH)):
+                files.write_all(self._descriptor, content)
+                left -= len(content)
+
     def size(self) -> int:
         """Return the bytes so far. A checkpoint records this number, and `truncate` takes it."""
         return os.fstat(self._descriptor).st_size

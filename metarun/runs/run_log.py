@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from metarun import errors, signals
+from metarun.plain_text import PlainFormatter
 from metarun.runs import directory, files
 from metarun.runs.directory import RunDirectory
 
@@ -69,7 +70,7 @@ def copy_log(path: Path) -> Iterator[None]:
     """Copy what the logger says, tracebacks included, to the run's log."""
     with files.storage_errors(path):
         handler = LogFile(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
     handler.setLevel(logging.DEBUG)
     before = logger.level
     logger.setLevel(logging.DEBUG)

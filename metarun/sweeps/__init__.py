@@ -14,6 +14,9 @@
     ranking          the settings from best to worst, with paired intervals
     importances      how much each key matters
     winner           the best setting as a config, measured on the test split
+    controls         the method of a config and the runs that show what it owes to what
+    stage_flops      what stages cost, so that a control can cost as much
+    control_runs     they are trained by the same workers, and compared by pairs
 
 Importing it imports no jax: the devices belong to the programs.
 """

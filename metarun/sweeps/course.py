@@ -133,7 +133,7 @@ def report(
 ) -> None:
     """Tell the search what the settings of a round reached."""
     sign = -1.0 if measure is not None and measure.higher_is_better else 1.0
-    steps = request.base.stages[-1].training.steps
+    steps = request.base.stages[-1].training.last_step
     reached = []
     for entry in own:
         last = entry.scores[-1]

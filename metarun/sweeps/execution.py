@@ -45,7 +45,7 @@ def run(sweep: SweepDirectory, request: Request, plan: Plan) -> dict[str, Any] |
             if followed.rung is None:
                 return conclude(sweep, request, followed)
         plan.planned(followed.rung)
-        slots = slots or find_slots(request, plan.jobs)
+        slots = slots or find_slots(request.base, plan.jobs)
         outcome = workers.train(sweep, followed.rung.programs, slots, plan.report, plan.wait)
         if outcome.failed:
             raise make_failure(sweep, followed.rung, outcome.failed)
@@ -53,9 +53,8 @@ def run(sweep: SweepDirectory, request: Request, plan: Plan) -> dict[str, Any] |
             return None
 
 
-def find_slots(request: Request, jobs: int | None) -> list[Slot]:
+def find_slots(run_config: config.RunConfig, jobs: int | None) -> list[Slot]:
     """Return the places for processes: at most one a device, but any number on a CPU, whose cores they share."""
-    run_config = request.base
     devices = None if run_config.accelerator.platform == "cpu" else probe.find_devices(run_config)
     if devices is None or devices.platform == "cpu":
         return workers.make_slots(jobs or 1, None)

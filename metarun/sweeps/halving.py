@@ -31,13 +31,19 @@ def list_rungs(count: int, factor: int | None) -> list[RungSize]:
 
 
 def scale_steps(run_config: config.RunConfig, divisor: int) -> list[str]:
-    """Return the overrides that give each stage its share of the steps, rounded up."""
+    """Return the overrides that give each stage its share of every budget that it has; steps are rounded up."""
     if divisor == 1:
         return []
-    stages = run_config.stages
-    if "stages" not in config.document(run_config):
-        return [f"training.steps={math.ceil(stages[0].training.steps / divisor)}"]
+    single = "stages" not in config.document(run_config)
     return [
-        f"stages.{index}.training.steps={math.ceil(stage.training.steps / divisor)}"
-        for index, stage in enumerate(stages)
+        f"{'' if single else f'stages.{index}.'}training.{key}={share}"
+        for index, stage in enumerate(run_config.stages)
+        for key, share in share_budgets(stage.training, divisor).items()
     ]
+
+
+def share_budgets(training: config.Training, divisor: int) -> dict[str, float]:
+    """Return a share of each budget that a training has: {"steps": 34}."""
+    budgets = {"steps": training.steps, "seconds": training.seconds, "flops": training.flops}
+    shares = {key: budget / divisor for key, budget in budgets.items() if budget is not None}
+    return shares | ({"steps": math.ceil(shares["steps"])} if "steps" in shares else {})

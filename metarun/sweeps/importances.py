@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from metarun.config.schema import LAST_STEP
 from metarun.sweeps import searches
 from metarun.sweeps.course import Climbed
 from metarun.sweeps.request import Request
@@ -21,6 +22,8 @@ FEWEST = 4  # settings from which fANOVA says anything
 def measure(request: Request, settings: Sequence[Climbed], steps: int) -> dict[str, Any]:
     """Return {"method", "steps", "shares": {key: share}}; without a method the shares are empty, and "reason" says why.
 
+    The steps are None if another budget ends the training.
+
     It is measured after the first rung, on which all settings have trained equally long. A last round that is smaller
     than the others may begin on a higher rung, and does not count.
     """
@@ -29,7 +32,7 @@ def measure(request: Request, settings: Sequence[Climbed], steps: int) -> dict[s
     firsts = [entry.scores[0] for entry in settings]
     values = np.array([math.nan if score.diverged else score.mean for score in firsts])
     finite = np.isfinite(values)
-    head = {"steps": -(-steps // divisor)}
+    head = {"steps": None if steps == LAST_STEP else -(-steps // divisor)}
     if not request.axes or finite.sum() < 2 or float(np.ptp(values[finite])) == 0.0:
         reason = "fewer than two settings differ in their results"
         return {"method": None, **head, "shares": {}, "reason": reason}

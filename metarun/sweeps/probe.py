@@ -3,6 +3,7 @@
     python -m metarun.sweeps.probe devices CONFIG
     python -m metarun.sweeps.probe obstacles CONFIG KEY...
     python -m metarun.sweeps.probe memory CONFIG
+    python -m metarun.sweeps.probe flops CONFIG
 
 Each prints one JSON object as its last line.
 """
@@ -26,6 +27,13 @@ class Devices(NamedTuple):
 
     platform: str
     number: int
+
+
+class StageFlops(NamedTuple):
+    """Operations of the matrix products and convolutions of a training, of one replica with all its members."""
+
+    own: float
+    total: float  # with those of the stages that it stands on
 
 
 def find_devices(run_config: config.RunConfig) -> Devices:
@@ -55,6 +63,15 @@ def count_fitting(run_config: config.RunConfig) -> int:
       MetarunError: the config cannot be trained.
     """
     return int(ask("memory", run_config)["trials"])
+
+
+def count_flops(run_config: config.RunConfig) -> dict[str, StageFlops]:
+    """Return {stage: what its training costs}.
+
+    Raises:
+      MetarunError: the config cannot be trained.
+    """
+    return {stage: StageFlops(*counted) for stage, counted in ask("flops", run_config)["flops"].items()}
 
 
 def ask(question: str, run_config: config.RunConfig, *arguments: str) -> dict[str, Any]:
@@ -96,6 +113,10 @@ def answer(question: str, run_config: config.RunConfig, arguments: Sequence[str]
         return Devices(devices[0].platform, len(devices))._asdict()
     if question == "obstacles":
         return {"obstacles": traceable.find_obstacles(run_config, arguments)}
+    if question == "flops":
+        from metarun.sweeps import stage_flops
+
+        return {"flops": stage_flops.count_flops(run_config)}
     return {"trials": experiment.count_trials_that_fit(run_config)}
 
 

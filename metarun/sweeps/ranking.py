@@ -1,8 +1,9 @@
 """The settings of a sweep from best to worst, with intervals of the differences by pairs.
 
-The value of a setting is its mean over seeds, episode by episode; its interval is over the episodes. The difference to
-the best is taken on the same seeds and the same episodes. With several seeds there is a second interval beside each:
-that of the means of the seeds.
+The value of a setting is its mean over seeds and episodes. Its interval is over both (`evaluation.statistics`), and so
+is that of the difference to the best, which is taken on the same seeds and the same episodes. With several seeds there
+are two more beside each: over the episodes alone, and over the seeds alone. One seed says nothing about the noise of
+training.
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from metarun.config.schema import LAST_STEP
 from metarun.evaluation.statistics import estimate_mean, summarise_column
 from metarun.sweeps import importances
 from metarun.sweeps.course import Climbed, Course
@@ -29,7 +31,7 @@ def rank(sweep: SweepDirectory, request: Request, course: Course) -> dict[str, A
     """
     measure = course.measure
     ordered = order(course.settings, measure)
-    last = request.base.stages[-1].training.steps
+    last = request.base.stages[-1].training.last_step
     best = ordered[0] if ordered and find_state(ordered[0]) == "done" else None
     numbers = {id(entry): number for number, entry in enumerate(course.settings, start=1)}
     head = {} if measure is None else measure._asdict()
@@ -72,7 +74,7 @@ def describe(
         "number": number,
         "setting": entry.setting,
         "state": find_state(entry),
-        "steps": -(-last // entry.divisor),
+        "steps": None if last == LAST_STEP else -(-last // entry.divisor),  # None: another budget ends them
         "mean": None,
         "ci95": None,
         "behind": None,
@@ -93,5 +95,5 @@ def describe(
 
 
 def summarise(values: np.ndarray) -> dict[str, Any]:
-    """Return the mean of values [seed, episode], its interval over episodes, and that over seeds if there are two."""
+    """Return the mean of values [seed, episode] and its interval: over both, or over episodes if there is one seed."""
     return summarise_column(values) if len(values) > 1 else estimate_mean(values[0])._asdict()

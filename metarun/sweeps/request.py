@@ -12,6 +12,7 @@ from metarun.config import base_file
 from metarun.config.origin import Origin, choose, make_error
 from metarun.config.run_file import SWEEP as SECTION
 from metarun.errors import UsageError
+from metarun.runs import stage_reference
 from metarun.sweeps import axes as grammar
 from metarun.sweeps.axes import Axis
 
@@ -19,8 +20,10 @@ Search = Literal["grid", "random", "tpe"]
 Setting = dict[str, Any]  # {key: value}, one value for each axis
 OPTIONS = ("trials", "search", "halve")  # keys of the section that are no keys of a config
 SEED = "seed"
+# The ends of the keys that halving divides.
+BUDGETS = ("training.steps", "training.seconds", "training.flops")
 # What is measured and where must be the same for all settings, else they cannot be compared.
-FIXED = ("evaluation", "checkpoint", "accelerator", "replicas", "trials", "sinks")
+FIXED = ("evaluation", "checkpoint", "accelerator", "replicas", "trials", "sinks", "controls")
 
 
 class Request(NamedTuple):
@@ -42,7 +45,7 @@ class Request(NamedTuple):
           ConfigError: the setting is impossible.
         """
         chosen = [f"{key}={grammar.format_value(value)}" for key, value in setting.items()]
-        return config.load(self.file, [*self.overrides, *chosen, *extra])
+        return config.load(self.file, [*self.overrides, *chosen, *extra], stage_reference.find_stage)
 
     def list_grid(self) -> list[Setting]:
         """Return all settings of the grid; the last axis changes fastest."""
@@ -99,7 +102,7 @@ def read(
     trials = trials if trials is not None else read_count(section, "trials", 1, origin)
     halve = halve if halve is not None else read_count(section, "halve", 2, origin)
     searched = tuple(axis for key, axis in axes.items() if key != SEED)
-    base = config.load(file, overrides)
+    base = config.load(file, overrides, stage_reference.find_stage)
     seeds = tuple(range(base.seed, base.seed + base.replicas))
     if SEED in axes:
         refuse_both(base, axes[SEED])
@@ -173,9 +176,9 @@ def check(request: Request) -> None:
         if head in FIXED:
             what = f"{axis.key} cannot differ between the settings of a sweep"
             raise make_error(what, axis.where, f"give {head} one value, so that all are measured alike")
-        if request.halve and axis.key.endswith("training.steps"):
+        if request.halve and axis.key.endswith(BUDGETS):
             what = "halving sets the steps, so they cannot be tried as well"
-            raise make_error(what, axis.where, "leave --halve out, or give training.steps one value")
+            raise make_error(what, axis.where, f"leave --halve out, or give {axis.key} one value")
     if not request.axes and len(request.seeds) < 2:
         remedy = "give a key several values, such as training.optimizer.learning_rate=log(1e-4,1e-2,8)"
         raise UsageError("there is nothing to try", "metarun sweep", remedy)

@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 from metarun import errors
 from metarun.runs import directory, files
@@ -35,22 +35,38 @@ class SweepDirectory(NamedTuple):
         Raises:
           RunDirectoryError: there is another sweep, or something that is none.
         """
-        described = json.loads(json.dumps(request.describe()))
+        others = (
+            "there is another sweep here: its config, its values or its options differ",
+            "the folder is not empty and is no sweep",
+        )
+        return cls.take_up(path, SWEEP, request.describe(), others, "choose another --sweep-dir")
+
+    @classmethod
+    def take_up(
+        cls, path: Path, file: str, description: dict[str, Any], others: tuple[str, str], remedy: str
+    ) -> Self:
+        """Make a directory of programs, or take up the one that is there.
+
+        Args:
+          file: the name of the file that holds the description of what is trained here.
+          others: what to say if there is another description, and if there are files but no description.
+
+        Raises:
+          RunDirectoryError: something else is there.
+        """
+        described = json.loads(json.dumps(description))
         with files.storage_errors(path):
             path.mkdir(parents=True, exist_ok=True)
             names = {entry.name for entry in path.iterdir() if not entry.name.startswith(files.TEMPORARY)}
         sweep = cls(path)
-        if SWEEP in names:
-            if sweep.read(SWEEP) != described:
-                what = "there is another sweep here: its config, its values or its options differ"
-                raise errors.RunDirectoryError(what, str(path), "choose another --sweep-dir")
+        if file in names:
+            if sweep.read(file) != described:
+                raise errors.RunDirectoryError(others[0], str(path), remedy)
         elif names - {LOCK}:
-            what = "the folder is not empty and is no sweep"
-            raise errors.RunDirectoryError(what, str(path), "choose another --sweep-dir")
+            raise errors.RunDirectoryError(others[1], str(path), remedy)
         else:
-            sweep.write(SWEEP, described)
-            for name in ("rounds", "programs"):
-                (path / name).mkdir(exist_ok=True)
+            sweep.write(file, described)
+            (path / "programs").mkdir(exist_ok=True)
         return sweep
 
     def write(self, name: str, content: dict[str, Any]) -> None:

@@ -84,13 +84,48 @@ def to_episode(
       Inputs float32 [example, height, width, channel] in [0, 1], ordered by way, with one channel if the pictures have
       no axis of channels; targets int32 [example].
     """
-
-    def to_examples(pictures: UInt8[Array, "way example height width *channel"]) -> base.Examples:
-        ways, count, height, width = pictures.shape[:4]
-        inputs = pictures.reshape(ways * count, height, width, -1).astype(jnp.float32) / 255
-        return base.Examples(inputs, jnp.repeat(jnp.arange(ways, dtype=jnp.int32), count))
-
     return base.Episode(to_examples(images[:, :shots]), to_examples(images[:, shots:]), facts)
+
+
+def to_examples(images: UInt8[Array, "way example height width *channel"]) -> base.Examples:
+    """Return the pictures as examples, ordered by way. Way i has label i."""
+    ways, count, height, width = images.shape[:4]
+    inputs = images.reshape(ways * count, height, width, -1).astype(jnp.float32) / 255
+    return base.Examples(inputs, jnp.repeat(jnp.arange(ways, dtype=jnp.int32), count))
+
+
+def to_stream(
+    images: UInt8[Array, "way example height width *channel"], facts: base.PyTree, key: PRNGKeyArray
+) -> base.Episode:
+    """Return a stream of all pictures in a random order, all orders being equally likely; see `Problem.stream`."""
+    examples = to_examples(images)
+    count = examples.targets.shape[0]
+    order = choose(key, count, count)
+    stream = jax.tree.map(lambda leaf: leaf[order], examples)
+    return base.Episode(stream, stream, facts)
+
+
+def number_presentations(labels: Int[Array, "example"], ways: int) -> Int[Array, "example"]:
+    """Return for each example of a stream how many of its class there have been, itself included: 1 for the first."""
+    members = jax.nn.one_hot(labels, ways, dtype=jnp.int32)  # [example, way]
+    return (jnp.cumsum(members, axis=0) * members).sum(axis=1)
+
+
+def count_presentations(objective: base.Objective, presentations: int) -> base.Objective:
+    """Return the objective with accuracy_1, accuracy_2, …: the accuracy at each presentation of a class of a stream."""
+
+    def measure(predict, stream: base.Examples) -> dict[str, Array]:
+        logits = predict(stream.inputs)
+        numbers = number_presentations(stream.targets, logits.shape[-1])
+        right = jnp.argmax(logits, axis=-1) == stream.targets
+        whole = objective.metrics(lambda _: logits, stream)
+        return whole | {
+            f"accuracy_{number}": jnp.mean(right, where=numbers == number)
+            for number in range(1, presentations + 1)
+        }
+
+    names = tuple(f"accuracy_{number}" for number in range(1, presentations + 1))
+    return objective._replace(metrics=measure, higher_is_better=(*objective.higher_is_better, *names))
 
 
 def draw(figure, episode: base.Episode, predictors, inverted: bool = True) -> None:
@@ -112,7 +147,13 @@ def draw(figure, episode: base.Episode, predictors, inverted: bool = True) -> No
             count = examples.targets.shape[0] // ways
             index = row * count + (column if column < shots else column - shots)
             axes = grid[row][column]
-            axes.imshow(examples.inputs[index], cmap="gray_r" if inverted else "gray", vmin=0, vmax=1)
+            pictures = jax.tree.leaves(examples.inputs)[0]  # without what a support says of them
+            axes.imshow(
+                pictures[index],
+                cmap="gray_r" if inverted else "gray",
+                vmin=0,
+                vmax=1,
+            )
             axes.set(xticks=[], yticks=[])
             if column == 0:
                 axes.set_ylabel(f"class {row}", rotation=0, ha="right", va="center")
@@ -121,3 +162,30 @@ def draw(figure, episode: base.Episode, predictors, inverted: bool = True) -> No
                 color = "black" if right else "crimson"
                 axes.set_title(f"{int(labels[index])}", color=color, fontsize=9, pad=2)
                 axes.spines[:].set(color=color, linewidth=0.8 if right else 2)
+
+
+def draw_stream(figure, episode: base.Episode, predictors) -> None:
+    """Draw a stream with a row for each class and a column for each presentation, and above each what was answered.
+
+    Before an answer stands when its picture came, counted from 1. Wrong answers are red.
+    """
+    labels = np.asarray(episode.query.targets)
+    answers = np.argmax(predictors[max(predictors)](episode.query.inputs), axis=-1)
+    ways = int(labels.max()) + 1
+    places = [np.flatnonzero(labels == way) for way in range(ways)]
+    columns = max(map(len, places))
+    figure.set_size_inches(1.5 + 1.1 * columns, 0.6 + 1.2 * ways)
+    grid = figure.subplots(ways, columns, squeeze=False)
+    figure.suptitle(
+        "a stream: the number of the picture, and the answer before its label was told (red: wrong)"
+    )
+    for way, row in enumerate(grid):
+        for axes, place in zip(row, places[way], strict=True):
+            axes.imshow(episode.query.inputs[place], cmap="gray_r", vmin=0, vmax=1)
+            axes.set(xticks=[], yticks=[])
+            color = "black" if answers[place] == way else "crimson"
+            axes.set_title(f"{place + 1}: {answers[place]}", color=color, fontsize=9, pad=2)
+            axes.spines[:].set(color=color)
+        row[0].set_ylabel(f"class {way}", rotation=0, ha="right", va="center")
+    for number, axes in enumerate(grid[-1], 1):
+        axes.set_xlabel(f"presentation {number}", fontsize=8)

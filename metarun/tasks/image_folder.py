@@ -23,6 +23,7 @@ from PIL import Image
 
 from metarun import base, errors, losses
 from metarun.data import class_folders
+from metarun.folders import expand_home
 from metarun.ranges import AtLeast, Between
 from metarun.tasks import _classes
 
@@ -57,7 +58,7 @@ class Config:
         if not self.folder:
             raise ValueError("folder is empty", "give the folder that holds the class folders")
         # The config in the run directory then names the same folder wherever it is read.
-        object.__setattr__(self, "folder", str(Path(self.folder).expanduser().absolute()))
+        object.__setattr__(self, "folder", str(expand_home(self.folder).absolute()))
         if self.counts and len(self.counts) != len(SPLITS):
             raise ValueError("counts takes three numbers: train, validation, test")
         if len(self.shares) != len(SPLITS) or not math.isclose(sum(self.shares), 1):

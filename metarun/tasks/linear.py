@@ -13,6 +13,9 @@ blobs it is that of the nearest centre, which for two classes is Φ(‖c₁ − 
 each class, the best rule for blobs is the nearest of the class means after shrinking them by spread² / (spread² + 1/K).
 These are the means of the posterior, whose predictive distributions all have the same variance.
 
+For the hyperplane the best rule averages over the posterior of hyperplanes that separate the support (`_hyperplanes`).
+The ceiling beside a table is that of these two rules; with label noise it is not known.
+
 Every task is drawn anew, so that the three splits differ in nothing but their random keys.
 """
 
@@ -27,6 +30,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from metarun import base, losses
 from metarun.ranges import Above, AtLeast, Below, Between
+from metarun.tasks import _hyperplanes
 
 COLORS = ("tab:blue", "tab:orange", "tab:green", "tab:purple", "tab:brown", "tab:olive", "tab:cyan")
 
@@ -52,6 +56,11 @@ class Config:
         if self.kind == "hyperplane" and self.ways != 2:
             what = f"a hyperplane has two sides, not {self.ways} ways"
             raise ValueError(what, "take ways: 2 or kind: blobs")
+
+    @property
+    def has_ceiling(self) -> bool:
+        """Whether the best possible accuracy is known: that of the posterior given clean labels."""
+        return not self.label_noise
 
 
 def build(config: Config) -> base.TaskFamily:
@@ -79,8 +88,15 @@ def build(config: Config) -> base.TaskFamily:
         return base.Episode(support, query, facts)
 
     splits = dict.fromkeys(("train", "validation", "test"), ())
+
+    def find_ceiling(data, episodes: base.Episode):
+        answer = answer_hyperplanes if config.kind == "hyperplane" else answer_blobs
+        return judge_answers(answer(config, episodes), np.asarray(episodes.query.targets))
+
     spec = base.Spec((config.dimensions,), config.ways, "classes")
-    return base.TaskFamily(splits, sample, base.Problem(spec, losses.classification()), draw)
+    problem = base.Problem(spec, losses.classification())
+    ceiling = find_ceiling if config.has_ceiling else None
+    return base.TaskFamily(splits, sample, problem, draw, ceiling=ceiling)
 
 
 def draw_normal(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
@@ -118,6 +134,40 @@ def replace_labels(
     wrong = jax.random.bernoulli(wrong_key, config.label_noise, labels.shape)
     others = (labels + jax.random.randint(class_key, labels.shape, 1, config.ways)) % config.ways
     return jnp.where(wrong, others, labels)
+
+
+def answer_hyperplanes(config: Config, episodes: base.Episode) -> Float[np.ndarray, "episode query 2"]:
+    """Return the best possible probabilities of the two classes for the queries, given the support."""
+    inputs, labels = np.asarray(episodes.support.inputs, np.float64), np.asarray(episodes.support.targets)
+    support = _hyperplanes.Separation(inputs, 2.0 * labels - 1, config.margin, config.offset)
+    facts = {name: np.asarray(leaf, np.float64) for name, leaf in episodes.facts.items()}
+    queries = np.asarray(episodes.query.inputs, np.float64)
+    return _hyperplanes.answer(support, (facts["normal"], facts["offset"]), queries)
+
+
+def answer_blobs(config: Config, episodes: base.Episode) -> Float[np.ndarray, "episode query way"]:
+    """Return the best possible probabilities of the classes for the queries, given the support.
+
+    The posterior of a centre is normal around its shrunken class mean, so the predictive density of a class is, too.
+    """
+    inputs, labels = np.asarray(episodes.support.inputs, np.float64), np.asarray(episodes.support.targets)
+    is_class = labels[:, None, :] == np.arange(config.ways)[:, None]
+    shrinkage = config.spread**2 / (config.spread**2 + 1 / config.shots)
+    centres = shrinkage * np.matmul(is_class.astype(np.float64), inputs) / config.shots
+    variance = 1 + shrinkage / config.shots
+    queries = np.asarray(episodes.query.inputs, np.float64)
+    logits = -((queries[:, :, None] - centres[:, None]) ** 2).sum(axis=-1) / (2 * variance)
+    shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return shares / shares.sum(axis=-1, keepdims=True)
+
+
+def judge_answers(
+    probabilities: Float[np.ndarray, "episode query way"], labels: Int[np.ndarray, "episode query"]
+) -> dict[str, np.ndarray]:
+    """Return cross-entropy and accuracy of each episode."""
+    own = np.take_along_axis(probabilities, labels[..., None], axis=-1)[..., 0]
+    right = probabilities.argmax(axis=-1) == labels
+    return {"loss": -np.log(own).mean(axis=1), "accuracy": right.mean(axis=1)}
 
 
 def draw(figure, episode: base.Episode, predictors) -> None:

@@ -10,23 +10,27 @@ points of the authors' code. Every task is one of these modes, all equally likel
     tanh        a·tanh(x − c) + b  a, b, c as above
 
 with x ~ U[−5, 5]. All targets have noise of deviation 0.3, those of the query too, so that no learner's squared error
-can be below 0.09 in expectation. The authors' batches hold every mode equally often; here the modes of a step's tasks
-are drawn independently. Every task is drawn anew, so that the splits differ in nothing but their random keys.
+can be below 0.09 in expectation; the ceiling beside a table is that of the posterior mean over all modes and their
+numbers (`_posterior`). The authors' batches hold every mode equally often; here the modes of a step's tasks are drawn
+independently. Every task is drawn anew, so that the splits differ in nothing but their random keys.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from metarun import base, losses
 from metarun.ranges import AtLeast
-from metarun.tasks import _curves
+from metarun.tasks import _curves, _posterior
 
 Mode = Literal["sinusoid", "line", "quadratic", "absolute", "tanh"]
+LEAST_NOISE = 0.05  # below, the grid of the posterior would be too large
 RANGES = ("amplitude", "phase", "slope", "curvature", "center", "offset", "inputs")
 
 
@@ -57,6 +61,11 @@ class Config:
             if lowest > highest:
                 raise ValueError(f"{field} starts at {lowest}, above its end {highest}")
 
+    @property
+    def has_ceiling(self) -> bool:
+        """Whether the best possible error is known: that of the posterior mean, if the noise spreads the posterior."""
+        return self.noise >= LEAST_NOISE
+
 
 # The shape of a curve, which is scale · shape(x − center) + offset.
 SHAPES = {
@@ -65,6 +74,13 @@ SHAPES = {
     "quadratic": jnp.square,
     "absolute": jnp.abs,
     "tanh": jnp.tanh,
+}
+NUMPY_SHAPES: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # the same, on the host
+    "sinusoid": np.sin,
+    "line": lambda x: x,
+    "quadratic": np.square,
+    "absolute": np.abs,
+    "tanh": np.tanh,
 }
 # Properties that modes have in common: the concepts of a knowledge graph.
 PROPERTIES = {
@@ -107,11 +123,28 @@ def build(config: Config) -> base.TaskFamily:
             figure, episode, predictors, lambda inputs: curve(episode.facts, inputs), config.inputs, title
         )
 
+    def find_ceiling(data, episodes: base.Episode):
+        return _posterior.measure_curves(list_kinds(config), config.noise, episodes)
+
+    ceiling = find_ceiling if config.has_ceiling else None
     splits = dict.fromkeys(("train", "validation", "test"), ())
     groups = base.Groups(config.modes, lambda facts: facts["mode"])
     spec = base.Spec((1,), 1, "numbers")
     problem = base.Problem(spec, losses.regression(), relations=relate(config.modes))
-    return base.TaskFamily(splits, sample, problem, draw, groups)
+    return base.TaskFamily(splits, sample, problem, draw, groups, ceiling=ceiling)
+
+
+def list_kinds(config: Config) -> list[_posterior.Kind]:
+    """Return the kinds of curves of which the posterior is a mixture; a quadratic that opens downwards is its own."""
+    kinds = []
+    for mode in config.modes:
+        scale, center, offset = find_bounds(mode, config)
+        signs = (1, -1) if mode == "quadratic" else (1,)
+        for sign in signs:
+            low, high = sorted((sign * scale[0], sign * scale[1]))
+            weight = 1 / (len(config.modes) * len(signs))
+            kinds.append(_posterior.Kind(NUMPY_SHAPES[mode], (low, high), center, offset, weight))
+    return kinds
 
 
 def relate(modes: tuple[str, ...]) -> base.Relations:

@@ -28,6 +28,7 @@ import numpy as np
 
 from metarun import base, errors
 from metarun.data import sentence_pairs, subwords
+from metarun.folders import expand_home
 from metarun.ranges import AtLeast, Between
 from metarun.tasks import _classes, _sentences
 
@@ -56,7 +57,7 @@ class Config:
         if not self.folder:
             raise ValueError("folder is empty", "give the folder that holds the pairs of languages")
         # The config in the run directory then names the same folder wherever it is read.
-        object.__setattr__(self, "folder", str(Path(self.folder).expanduser().absolute()))
+        object.__setattr__(self, "folder", str(expand_home(self.folder).absolute()))
         if len(self.shares) != len(SPLITS) or not math.isclose(sum(self.shares), 1):
             raise ValueError("shares takes three numbers that add up to 1: train, validation, test")
         if self.holdout == "reverse" and self.directions == "forward":

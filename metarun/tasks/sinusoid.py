@@ -6,6 +6,9 @@ x ~ U[−5, 5]. Every task is drawn anew, so that the three splits differ in not
 We add two things to the paper. `harmonics` H gives y = Σ_k A_k·sin(k·x − φ_k), k = 1 … H; each φ_k is drawn like φ, and
 each A_k like A and then divided by k. `test_amplitude`, `test_phase` and `test_inputs` are other ranges for the test
 split, support and query alike, so that it can reach beyond training. Validation is drawn like training.
+
+The best possible error is that of the posterior mean over amplitude and phase, given the support and the ranges of the
+split (`_posterior`); it is known for one harmonic. Without noise it is next to zero from two points on.
 """
 
 import functools
@@ -15,11 +18,12 @@ from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from metarun import base, losses
 from metarun.ranges import AtLeast
-from metarun.tasks import _curves
+from metarun.tasks import _curves, _posterior
 
 RANGES = ("amplitude", "phase", "inputs")  # each has a field test_..., too
 
@@ -45,6 +49,11 @@ class Config:
             lowest, highest = getattr(self, field) or (0.0, 0.0)
             if lowest > highest:
                 raise ValueError(f"{field} starts at {lowest}, above its end {highest}")
+
+    @property
+    def has_ceiling(self) -> bool:
+        """Whether the best possible error is known: that of the posterior mean over one amplitude and phase."""
+        return self.harmonics == 1
 
 
 class Bounds(NamedTuple):
@@ -86,11 +95,18 @@ def build(config: Config) -> base.TaskFamily:
         curve = functools.partial(evaluate_curve, **episode.facts)
         _curves.draw(figure, episode, predictors, curve, (min(ends), max(ends)))
 
+    def find_ceiling(data, episodes: base.Episode):
+        bounds = data if extrapolates else training_bounds
+        amplitude, phase = ((float(pair[0]), float(pair[1])) for pair in (bounds.amplitude, bounds.phase))
+        kind = _posterior.Kind(np.sin, amplitude, phase, (0.0, 0.0), 1.0)
+        return _posterior.measure_curves([kind], config.noise, episodes)
+
+    ceiling = find_ceiling if config.has_ceiling else None
     splits: dict[str, base.PyTree] = dict.fromkeys(("train", "validation", "test"), ())
     if extrapolates:
         splits = {name: to_arrays(test_bounds if name == "test" else training_bounds) for name in splits}
     problem = base.Problem(base.Spec((1,), 1, "numbers"), losses.regression())
-    return base.TaskFamily(splits, sample, problem, draw, drift=drift)
+    return base.TaskFamily(splits, sample, problem, draw, drift=drift, ceiling=ceiling)
 
 
 def draw_curve(config: Config, bounds: Bounds, amplitude_key, phase_key) -> dict:

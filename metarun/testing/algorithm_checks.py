@@ -77,16 +77,18 @@ class Case:
         self.weights: base.Weights = self.draw_weights(
             {stage: case.weights for stage, case in earlier.items()}
         )
+        # Larger programs are made of these three, too, so that each is traced once for all checks.
         self.traced = {part: Counted(getattr(algorithm, part)) for part in ("loss", "adapt")}
-        self.adapt, self.predict = jax.jit(self.traced["adapt"]), jax.jit(algorithm.predict)
+        self.judge, self.adapt = jax.jit(self.traced["loss"]), jax.jit(self.traced["adapt"])
+        self.predict = jax.jit(algorithm.predict)
         self.answer = jax.jit(jax.vmap(self._answer, in_axes=(None, 0, 0)))
         self.differentiate = jax.jit(jax.value_and_grad(self._loss, has_aux=True))
 
     def _loss(self, trained: PyTree, frozen: PyTree, episode: base.Episode, key: Any, progress: Any) -> Any:
-        return self.traced["loss"](base.Weights(trained, frozen), episode, key, progress)
+        return self.judge(base.Weights(trained, frozen), episode, key, progress)
 
     def _answer(self, weights: base.Weights, support: base.Examples, inputs: PyTree) -> PyTree:
-        return self.algorithm.predict(self.algorithm.adapt(weights, support), inputs)
+        return self.predict(self.adapt(weights, support), inputs)
 
     def loss(self, weights: base.Weights, episode: base.Episode, key: Any) -> Any:
         """Return the loss and the metrics of one task."""
@@ -222,7 +224,7 @@ def train(case: Case) -> base.Weights:
         flat, unravel = flatten_util.ravel_pytree(weights.trained)
 
         def mean_loss(flat, episodes, keys):
-            loss = jax.vmap(case.algorithm.loss, in_axes=(None, 0, 0, None))
+            loss = jax.vmap(case.judge, in_axes=(None, 0, 0, None))
             return loss(base.Weights(unravel(flat), weights.frozen), episodes, keys, 0.0)[0].mean()
 
         def outer_step(state, tasks):

@@ -14,14 +14,16 @@ from metarun.testing import small_problems
 from metarun.testing.claims import Counted, claim, claim_close, claim_equal, describe_kinds
 
 COUNT = 64  # episodes
+CEILINGS = 4  # episodes for which the best possible rule is computed
 SPLITS = {"train", "validation", "test"}
 
 
 class Case:
     """A family, and some of its training episodes."""
 
-    def __init__(self, family: base.TaskFamily) -> None:
+    def __init__(self, family: base.TaskFamily, has_ceiling: bool | None = None) -> None:
         self.family = family
+        self.has_ceiling = has_ceiling  # what its config says; None: there is no config
         self.traced = Counted(self.family.sample)
         self.sample = jax.jit(jax.vmap(self.traced, in_axes=(None, 0)))
         self.data = {split: jax.device_put(arrays) for split, arrays in self.family.data.items()}
@@ -45,7 +47,7 @@ class Case:
 def make_case(name: str) -> Case:
     """Return the case of a family by its name."""
     module, config = plugins.load("task", name), small_problems.make_example_config(name)
-    return Case(module.build(config))
+    return Case(module.build(config), getattr(config, "has_ceiling", False))
 
 
 def take_inputs(examples: base.Examples) -> Any:
@@ -174,6 +176,25 @@ def check_drawing(case: Case) -> None:
         claim(figure.axes, "draw leaves the figure empty")
 
 
+def check_ceiling(case: Case) -> None:
+    """The best possible rule has finite metrics of the family for every episode, if `has_ceiling` promises it."""
+    ceiling = case.family.ceiling
+    if case.has_ceiling is not None:
+        there = "no ceiling" if ceiling is None else "a ceiling"
+        claim(
+            case.has_ceiling == (ceiling is not None), f"has_ceiling is {case.has_ceiling}: there is {there}"
+        )
+    if ceiling is None:
+        return
+    episodes = jax.tree.map(lambda leaf: leaf[:CEILINGS], case.episodes)
+    reached = ceiling(jax.device_get(case.data["train"]), episodes)
+    claim(reached, "the ceiling has no metric")
+    for name, values in reached.items():
+        shape = np.shape(values)
+        claim(shape == (CEILINGS,), f"the ceiling {name} has the shape {shape}, not ({CEILINGS},)")
+        claim(np.isfinite(values).all(), f"the ceiling {name} is not finite")
+
+
 CHECKS = (
     check_splits,
     check_shapes,
@@ -185,6 +206,7 @@ CHECKS = (
     check_facts,
     check_objective,
     check_drawing,
+    check_ceiling,
 )
 
 

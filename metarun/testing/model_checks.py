@@ -50,7 +50,9 @@ class Case:
 
     def __init__(self, name: str, normalisation: str) -> None:
         self.key, self.spec, self.normalisation = jax.random.key(0), find_spec(name), normalisation
-        self.model = small_problems.build_model(name, self.spec, normalisation=normalisation)
+        # One layer of a Transformer has all kinds of parts, and compiling the initialisation takes seconds a layer.
+        depth = {} if self.spec.vocabulary is None else {"depth": 1}
+        self.model = small_problems.build_model(name, self.spec, normalisation=normalisation, **depth)
         self.support, self.query, others = (self.examples(seed, EXAMPLES) for seed in (1, 2, 3))
         self.others_replaced = jax.tree.map(replace_all_but_first, self.query, others)
         self.shapes = jax.eval_shape(self.model.init, self.key, self.support)

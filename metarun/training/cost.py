@@ -59,6 +59,7 @@ class Cost(NamedTuple):
     process_bytes: int  # the most memory that this process has held so far, the compiler's own work included
     flops: float  # operations of the matrix products and convolutions of a step, for all learners
     devices: int
+    budget_seconds: float | None = None  # after which training ends; None: `steps` alone end it
 
     @property
     def timed(self) -> int:
@@ -73,7 +74,18 @@ class Cost(NamedTuple):
     @property
     def total_seconds(self) -> float:
         """The time from the start of the stage to its last step."""
-        return self.start_seconds + self.compile_seconds + self.steps * self.seconds
+        return self.start_seconds + self.compile_seconds + self.training_seconds
+
+    @property
+    def training_seconds(self) -> float:
+        """The time of all steps, or the budget in seconds if it ends them."""
+        seconds = self.steps * self.seconds
+        return seconds if self.budget_seconds is None else min(seconds, self.budget_seconds)
+
+    @property
+    def expected_steps(self) -> int:
+        """How many steps training takes, if they all take as long as those that were timed."""
+        return min(self.steps, max(1, round(self.training_seconds / max(self.seconds, 1e-12))))
 
 
 def measure(
@@ -130,7 +142,7 @@ def measure_stage(stage_run: StageRun) -> tuple[Cost, base.Weights]:
     calls, state = time_steps(program, state, stage_run.stage)
     cost = Cost(
         stage=stage_run.stage.name,
-        steps=stage_run.stage.training.steps,
+        steps=stage_run.stage.training.last_step,
         calls=choose_calls(calls),
         start_seconds=start_seconds,
         compile_seconds=program.compile_seconds,
@@ -138,6 +150,7 @@ def measure_stage(stage_run: StageRun) -> tuple[Cost, base.Weights]:
         process_bytes=read_process_memory(),
         flops=operations.count_flops(program.traced.jaxpr.jaxpr),
         devices=stage_run.loop.mesh.size,
+        budget_seconds=stage_run.stage.training.seconds,
     )
     return cost, state.weights
 
@@ -150,8 +163,8 @@ def time_steps(program: Program, state: State, stage: Stage) -> tuple[list[Call]
     """
     training = stage.training
     pace, calls, step = Pace(training.chunk), list[Call](), 0
-    while step < training.steps and not is_enough(calls):
-        count = pace.next(step, [training.steps])
+    while step < training.last_step and not is_enough(calls):
+        count = pace.next(step, [training.last_step])
         started = time.perf_counter()
         state, _, finite = program.run(state, step, count)
         jax.block_until_ready(state)

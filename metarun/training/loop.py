@@ -95,7 +95,7 @@ def make_step(loop: Loop) -> Callable:
 
     def outer_step(state: State, data: PyTree, key: PRNGKeyArray, step):
         keys = make_task_keys(key, step, jnp.arange(training.tasks_per_step))
-        progress = jnp.asarray(step, jnp.float32) / training.steps
+        progress = jnp.asarray(step, jnp.float32) / training.last_step
 
         def differentiate_at(trained: PyTree):
             return gradient(state.weights._replace(trained=trained), data, keys, progress)

@@ -23,6 +23,16 @@ def count_flops(jaxpr: Any) -> float:
     return total
 
 
+def count_open_loops(jaxpr: Any) -> int:
+    """Count the loops that multiply matrices and whose length is not known before they run: their FLOPs count once."""
+    total = 0
+    for equation in jaxpr.eqns:
+        inner = list_inner_jaxprs(equation.params)
+        is_open = equation.primitive.name == "while" and any(map(count_flops, inner))
+        total += is_open + sum(map(count_open_loops, inner))
+    return total
+
+
 def count_own_flops(equation: Any) -> float:
     """Count the operations of one matrix product or convolution; 0 for what is neither."""
     shapes = [variable.aval.shape for variable in equation.invars]

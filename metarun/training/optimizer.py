@@ -109,7 +109,7 @@ def make_transformation(
       parts: the ones that it updates; None: all.
     """
     config = training.optimizer.config
-    rate = make_schedule(config.schedule, config.learning_rate, training.steps)
+    rate = make_schedule(config.schedule, config.learning_rate, training.last_step)
     factors = {
         part_rate.part: part_rate.factor
         for part_rate in training.part_rates

@@ -6,7 +6,8 @@ from metarun import base
 from metarun.runs import checkpoints
 from metarun.runs.checkpoints import Checkpoint
 from metarun.stages import Stage, Trained
-from metarun.training.facts import read_facts
+from metarun.training import budgets
+from metarun.training.facts import Spent, read_facts
 from metarun.training.session import Session
 
 
@@ -34,13 +35,33 @@ def look_for(session: Session, stages: list[Stage]) -> dict[str, Checkpoint]:
     finished, metrics_bytes = True, 0
     for stage in stages:
         with session.run.checkpoints(stage.name, session.checkpoint.keep) as saved:
-            if not finished:
+            if not finished and stage.settings.taken_from is None:
                 saved.clear()
-            elif newest := saved.newest_valid():
-                begun[stage.name], metrics_bytes = newest, read_facts(newest).metrics_bytes
-        finished = stage.name in begun and begun[stage.name].step == stage.training.steps
+            if newest := saved.newest_valid():
+                begun[stage.name] = newest
+                metrics_bytes = max(metrics_bytes, read_facts(newest).metrics_bytes)
+        if stage.settings.taken_from is not None:
+            continue
+        finished = stage.name in begun and is_finished(stage, begun[stage.name])
     session.run.metrics.truncate(metrics_bytes)
     return begun
+
+
+def is_finished(stage: Stage, checkpoint: Checkpoint) -> bool:
+    """Return whether a checkpoint is that of the end of its stage."""
+    return budgets.find_end(stage.training, checkpoint.step, read_facts(checkpoint).seconds) is not None
+
+
+def restore_taken(
+    session: Session, stage: Stage, begun: Checkpoint, earlier: dict[str, base.Weights]
+) -> tuple[Trained, Spent]:
+    """Return a stage that was taken from another run, and what its training there took."""
+    shapes = stage.trace_weights(session.tasks.family.sample, session.tasks.data["train"], earlier)
+    weights = session.processes.spread(lambda: checkpoints.load_weights(begun, shapes), shapes)
+    facts = read_facts(begun)
+    end = budgets.find_end(stage.training, begun.step, facts.seconds, facts.step_flops)
+    spent = Spent(begun.step, facts.seconds, facts.step_flops, facts.flops_at_least, end)
+    return Trained(begun.step, jax.device_put(weights, session.device)), spent
 
 
 def restore_best(session: Session, stage: Stage, last: Trained) -> Trained:

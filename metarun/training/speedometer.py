@@ -13,6 +13,7 @@ import jax
 from metarun import config
 from metarun.runs import metrics
 from metarun.stages import Stage
+from metarun.training import budgets
 
 PERIOD = 1.0  # seconds of training that a line covers at least, so that short chunks do not double the file
 
@@ -36,7 +37,7 @@ class Speedometer:
         """
         training = self.stage.training
         self.steps, self.seconds = self.steps + count, self.seconds + seconds
-        if self.seconds < PERIOD and step < training.steps:
+        if self.seconds < PERIOD and budgets.find_end(training, step, before + seconds) is None:
             return []
         tasks = self.steps * training.tasks_per_step * len(self.stage.positions)
         speed = tasks / max(self.seconds, 1e-9)
@@ -74,12 +75,12 @@ def calculate_rate(training: config.Training, step: int) -> float:
         case "cosine":
             if step < options.warmup_steps:
                 return peak * step / options.warmup_steps
-            length = training.steps - options.warmup_steps
+            length = training.last_step - options.warmup_steps
             cosine = 0.5 * (1 + math.cos(math.pi * min(step - options.warmup_steps, length) / length))
             return peak * ((1 - options.final) * cosine + options.final)
         case "linear":
             return peak * (
-                options.final + (1 - options.final) * (1 - min(step, training.steps) / training.steps)
+                options.final + (1 - options.final) * (1 - min(step, training.last_step) / training.last_step)
             )
         case "exponential":
             return peak * options.decay ** (step / options.every)

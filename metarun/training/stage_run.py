@@ -20,10 +20,9 @@ from metarun.hosts.transfers import collect
 from metarun.runs import checkpoints
 from metarun.runs.checkpoints import Checkpoint
 from metarun.stages import Divergence, Stage, take_learner
-from metarun.training import learner_log, loop, optimizer, speedometer
-from metarun.training.facts import Facts, read_facts, write_facts
+from metarun.training import budgets, first_memory, learner_log, loop, optimizer, speedometer
+from metarun.training.facts import Facts, Spent, read_facts, write_facts
 from metarun.training.loop import Loop, Program, State
-from metarun.training.optimizer import Optimizer
 from metarun.training.pace import Pace
 from metarun.training.session import Session
 from metarun.training.survivors import Survivors
@@ -67,7 +66,7 @@ class StageRun:
         self.last_save = time.monotonic()
 
     def train(self) -> base.Weights:
-        """Train to the last step, and return the weights that the stage ends with.
+        """Train until a budget is used up, and return the weights that the stage ends with.
 
         Raises:
           DivergedError: the loss or an update is not finite; the checkpoints before it stay.
@@ -78,13 +77,28 @@ class StageRun:
             self.restore()
             logger.info("%s begins after step %d", name, self.facts.step)
             tasks_per_step = training.tasks_per_step * len(self.stage.positions)
-            progress.stage_started(name, self.facts.step, training.steps, tasks_per_step)
+            last_step = training.last_step if self.end is None else self.facts.step
+            progress.stage_started(name, self.facts.step, last_step, tasks_per_step)
+            if training.seconds is not None:
+                progress.timed(name, self.facts.seconds, training.seconds)
             self.session.run.write_status("running", name, self.facts.step)
-            if self.facts.step < training.steps:
+            if self.end is None:
                 self.advance_to_end()
         progress.stage_ended(name)
-        logger.info("%s ended after %.1f s of training", name, self.facts.seconds)
+        logger.info("%s ended by %s after %.1f s of training", name, self.end, self.facts.seconds)
         return self.state.weights
+
+    @property
+    def end(self) -> budgets.End | None:
+        """The budget that is used up; None: the training goes on. It is the same on every process."""
+        facts = self.facts
+        return budgets.find_end(self.stage.training, facts.step, facts.seconds, facts.step_flops)
+
+    @property
+    def spent(self) -> Spent:
+        """What the training has taken so far."""
+        facts = self.facts
+        return Spent(facts.step, facts.seconds, facts.step_flops, facts.flops_at_least, self.end)
 
     def restore(self) -> None:
         """Start the stage, or take up the checkpoint that it had reached."""
@@ -109,8 +123,11 @@ class StageRun:
         weights, memory = spread(lambda: checkpoints.load_weights(begun, shapes.weights), shapes.weights), ()
         self.facts = read_facts(begun)
         self.survivors.restore(self.facts.diverged)
-        if self.facts.step < self.stage.training.steps:
-            memory = spread(lambda: checkpoints.load_memory(begun, shapes.memory), shapes.memory)
+        if self.end is None:
+            if begun.step == checkpoints.START:
+                memory = first_memory.compute(self.stage, weights)
+            else:
+                memory = spread(lambda: checkpoints.load_memory(begun, shapes.memory), shapes.memory)
         return State(weights, memory), self.stage.make_keys()
 
     def list_start_arguments(self) -> tuple[Any, ...]:
@@ -129,12 +146,7 @@ class StageRun:
         stage = self.stage.take_numbers(values)
         keys = stage.make_keys(seeds)
         weights = stage.make_start(self.loop.sample, differing)(data, keys, earlier)
-
-        def remember(own: numbers.Numbers, weights: base.Weights):
-            chain = optimizer.build(stage.take_numbers(own).training)
-            return make_memory(chain, len(stage.axes) - bool(differing))(weights)
-
-        memory = (jax.vmap(remember) if differing else remember)(differing, weights)
+        memory = first_memory.remember(stage, differing, weights)
         return State(weights, memory), keys, trees.all_finite(weights)
 
     def refuse_not_finite(self, weights: base.Weights) -> None:
@@ -161,10 +173,12 @@ class StageRun:
         program = loop.compile_program(self.loop, self.data, self.keys, self.state)
         self.session.progress.compiled(self.stage.name, program.compile_seconds)
         logger.info("%s compiled in %.1f s", self.stage.name, program.compile_seconds)
+        step_flops, at_least = budgets.count_program_flops(program, self.loop)
+        self.facts = replace(self.facts, step_flops=step_flops, flops_at_least=at_least)
         evaluation, pace = self.session.evaluation, Pace(self.stage.training.chunk)
         self.validate = make_validation(self.stage, self.session.tasks, evaluation, self.session.device)
         self.session.processes.meet()  # a process that still compiles is not waited for in a collective
-        while self.facts.step < self.stage.training.steps:
+        while self.end is None:
             self.advance(program, pace)
             best = self.is_due(evaluation.every) and self.note_validation()
             best, due, signal = self.session.processes.share(
@@ -179,11 +193,12 @@ class StageRun:
         first = self.facts.step
         periods = [self.session.evaluation.every, self.session.checkpoint.every]
         ends = [(first // period + 1) * period for period in periods if period]
-        count = self.session.processes.share(pace.next(first, [*ends, self.stage.training.steps]))
+        left = budgets.count_seconds_left(self.stage.training, self.facts.seconds)
+        count = self.session.processes.share(pace.next(first, [*ends, self.stage.training.last_step], left))
         started = time.perf_counter()
         alive = (self.survivors.alive,) if self.stage.has_trials else ()
         self.state, metrics, finite = program.run(self.state, first, count, *alive)
-        seconds = time.perf_counter() - started
+        seconds = self.session.processes.share(time.perf_counter() - started)  # they may end the stage
         steps = len(metrics["loss"])
         rows = learner_log.make_training_rows(self.stage, first, metrics)
         rows += self.speedometer.make_rows(first + steps, steps, seconds, self.facts.seconds)
@@ -208,7 +223,7 @@ class StageRun:
         """Return whether to save now: by steps, else by time, and always at the end."""
         period = self.session.checkpoint.every
         long_ago = period is None and time.monotonic() - self.last_save > CHECKPOINT_SECONDS
-        return self.is_due(period) or long_ago or self.facts.step == self.stage.training.steps
+        return self.is_due(period) or long_ago or self.end is not None
 
     def save(self, best: bool) -> None:
         """Save a checkpoint of this moment. The lines of metrics that it counts on are on disk before it."""
@@ -267,14 +282,3 @@ def make_mesh(stage: Stage, devices: list[jax.Device], accelerator: config.Accel
     share_tasks = stage.shares_tasks or accelerator.devices is not None
     tasks, replicas = stage.training.tasks_per_step, stage.axes.get("replica", 1)
     return meshes.make_mesh(devices, tasks, replicas, share_tasks)
-
-
-def make_memory(chain: Optimizer, axes: int):
-    """Make weights -> the optimizer's memory before the first step, for all learners of a stage."""
-
-    def remember(weights: base.Weights):
-        return chain.init(weights.trained)
-
-    for _ in range(axes):
-        remember = jax.vmap(remember)
-    return remember

@@ -64,13 +64,18 @@ def settle(
 
 def replace(stages: Sequence[Stage], chunks: Sequence[TaskChunk]) -> list[Stage]:
     """Return the stages with these task chunks."""
+    return replace_training(stages, [{"task_chunk": chunk} for chunk in chunks])
+
+
+def replace_training(stages: Sequence[Stage], changes: Sequence[Mapping[str, Any]]) -> list[Stage]:
+    """Return the stages with other training settings, {name: value} for each, also where they are earlier stages."""
     replaced: dict[str, Stage] = {}
-    for stage, chunk in zip(stages, chunks, strict=True):
+    for stage, changed in zip(stages, changes, strict=True):
         earlier = tuple(replaced[before.name] for before in stage.earlier)
-        if chunk == stage.training.task_chunk and earlier == stage.earlier:
+        training = dataclasses.replace(stage.settings.training, **changed)
+        if training == stage.settings.training and earlier == stage.earlier:
             replaced[stage.name] = stage
             continue
-        training = dataclasses.replace(stage.settings.training, task_chunk=chunk)
         settings = dataclasses.replace(stage.settings, training=training)
         replaced[stage.name] = dataclasses.replace(stage, settings=settings, earlier=earlier)
     return list(replaced.values())

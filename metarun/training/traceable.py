@@ -21,11 +21,12 @@ from metarun.evaluation import variants
 from metarun.numbers import Numbers
 from metarun.stages import Stage
 from metarun.training import loop, optimizer
+from metarun.training.first_memory import make_memory
 from metarun.training.loop import Loop, State
-from metarun.training.stage_run import make_memory
 
 VALUES = 2  # of each number while it is traced
-STEPS = "training.steps"  # the one number that the host knows, too: it ends the training
+# What ends the training: the one number that the host knows, too.
+BUDGETS = ("training.steps", "training.seconds", "training.flops")
 
 
 def list_traceable(run_config: config.RunConfig) -> set[str]:
@@ -64,7 +65,7 @@ def find_obstacles(run_config: config.RunConfig, keys: Iterable[str]) -> dict[st
             obstacles[key] = str(error.args[0])
             continue
         paths[key] = f"{stage}/{inner}"
-        if inner == STEPS or paths[key] not in listed:
+        if inner in BUDGETS or paths[key] not in listed:
             obstacles[key] = explain(stages[names.index(stage)], inner)
     tried = [path for key, path in paths.items() if key not in obstacles]
     succeeded = try_paths(tasks, stages, run_config.evaluation, tried)
@@ -82,7 +83,7 @@ def refuse_constants(stages: Sequence[Stage]) -> None:
     for stage in stages:
         listed = dataclasses.replace(stage, differing={}).list_numbers()
         for inner, values in numbers.select(stage.differing, stage.name, "/").items():
-            if inner == STEPS or f"{stage.name}/{inner}" not in listed:
+            if inner in BUDGETS or f"{stage.name}/{inner}" not in listed:
                 raise refuse(f"{stage.name}: {inner}", explain(stage, inner))
             if not values.all():
                 raise refuse(f"{stage.name}: {inner}", numbers.ZERO)
@@ -113,7 +114,7 @@ def refuse(key: str, reason: str) -> errors.ConfigError:
 
 def explain(stage: Stage, inner: str) -> str:
     """Return why trials cannot differ in an option of a stage that is no number which could be an argument."""
-    if inner == STEPS:
+    if inner in BUDGETS:
         return "the trials of a program take the same number of steps"
     name, _, path = inner.partition(".")
     return numbers.explain_constant(getattr(stage.settings, name), path)

@@ -12,6 +12,7 @@ from helpers import builders, compiled, gradients, trees
 from metarun import base, errors, plugins
 from metarun.algorithms import conditioned, maml
 from metarun.algorithms.conditioned import vector_source
+from metarun.algorithms.task_embedding import fitted_source
 from metarun.base import Algorithm, Episode, Examples, Weights
 
 pytestmark = pytest.mark.usefixtures("in_float64")
@@ -202,6 +203,77 @@ def test_an_earlier_stage_gives_the_vector_standardised_over_the_first_tasks_wha
     vectors = describe(Weights((), 1.0), episodes().support).embedding
     np.testing.assert_allclose(found[0].frozen["mean"], np.mean(vectors, axis=0), rtol=1e-12)
     np.testing.assert_allclose(found[0].frozen["deviation"], np.std(vectors, axis=0), rtol=1e-12)
+
+
+class Fitted(NamedTuple):
+    """What a stage gives that keeps what its vectors were fitted to."""
+
+    embedding: jax.Array
+    fit: fitted_source.Fit
+
+
+def fitting(centres=None) -> dict[str, Algorithm]:
+    """The stage of `describing`, with a mean, a deviation and perhaps clusters of the tasks of its fit."""
+    stage = describing()["embedding"]
+    fit = fitted_source.Fit(jnp.arange(4.0), jnp.array([2.0, 1.0, 4.0, 0.5]), centres)
+    return {"embedding": stage._replace(adapt=lambda *task: Fitted(stage.adapt(*task).embedding, fit))}
+
+
+def test_a_stage_that_keeps_its_fit_gives_vectors_standardised_over_the_tasks_of_the_fit():
+    earlier = fitting()
+    algorithm = build(earlier, embedding="embedding", uses=("initialisation",), inner_steps=0)
+    frozen = algorithm.init(KEY, episodes(), {"embedding": Weights((), 1.0)}).frozen
+    np.testing.assert_array_equal(frozen["mean"], np.arange(4.0))
+    np.testing.assert_array_equal(frozen["deviation"], [2.0, 1.0, 4.0, 0.5])
+
+
+def test_the_mixture_can_begin_at_the_clusters_of_the_embedding_in_the_units_of_its_vectors():
+    centres = np.arange(12.0).reshape(3, 4)
+    options = {
+        "embedding": "embedding",
+        "uses": ("initialisation",),
+        "initialisation": "mixture",
+        "clusters": 3,
+    }
+    algorithm = build(fitting(jnp.asarray(centres)), **options, centres="embedding")
+    found = algorithm.init(KEY, episodes(), {"embedding": Weights((), 1.0)}).trained["centres"]
+    np.testing.assert_allclose(found, (centres - np.arange(4.0)) / [2.0, 1.0, 4.0, 0.5], rtol=1e-12)
+    for earlier in (fitting(), fitting(jnp.asarray(centres[:2]))):
+        with pytest.raises(errors.ConfigError, match="clusters, and the mixture 3"):
+            build(earlier, **options, centres="embedding").init(
+                KEY, episodes(), {"embedding": Weights((), 1.0)}
+            )
+    config = plugins.read_config_class("algorithm", "conditioned")
+    with pytest.raises(ValueError, match="no mixture"):
+        config(embedding="embedding", centres="embedding")
+
+
+def test_a_shuffled_vector_is_that_of_another_task_whatever_the_order_of_the_support():
+    """The start of a task is that which its own vector would give to one of the tasks of the first step."""
+    earlier = {"embedding": Weights((), 1.0)}
+    own, shuffled = (
+        build(describing(), embedding="embedding", uses=("initialisation",), inner_steps=0, vector=vector)
+        for vector in ("own", "shuffled")
+    )
+    weights = shuffled.init(KEY, episodes(), earlier)
+    trees.assert_equal(weights.frozen["others"], episodes().support)
+    starts = [shuffled.adapt(weights, examples(seed)).params for seed in (20, 21, 22, 23)]
+    plain = own.init(KEY, episodes(), earlier)
+    known = [own.adapt(plain, compiled.select(episodes().support, task)).params for task in range(4)]
+    chosen = [[not trees.differ(start, other) for other in known].index(True) for start in starts]
+    assert len(set(chosen)) > 1
+    turned = compiled.select(examples(20), slice(None, None, -1))
+    trees.assert_equal(shuffled.adapt(weights, turned).params, starts[0])
+
+
+def test_a_trained_encoder_reads_the_support_of_another_task_where_the_vector_is_shuffled():
+    algorithm = build(uses=("initialisation",), inner_steps=0, vector="shuffled")
+    weights = algorithm.init(KEY, episodes(), {})
+    place = int(jax.jit(vector_source.hash_numbers)(examples(20))) % 4
+    plain = build(uses=("initialisation",), inner_steps=0)
+    other = compiled.select(episodes().support, place)
+    expected = plain.adapt(Weights(weights.trained), other).params
+    trees.assert_close(algorithm.adapt(weights, examples(20)).params, expected, rtol=1e-12)
 
 
 def test_a_number_that_the_first_tasks_share_is_not_blown_up_in_others():

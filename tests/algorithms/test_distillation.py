@@ -157,7 +157,7 @@ def test_outputs_and_features_are_matched_at_once_with_the_weight_of_the_feature
             distance = teacher_distance.make_distance(
                 config, teachers, case.stages["student"], case.family.problem
             )
-            distances.append(distance(learner, learners, query))
+            distances.append(distance(learner, learners, query, query.inputs))
         return distances
 
     outputs, features, both = measure(case.earlier)
@@ -279,3 +279,20 @@ def test_a_student_cannot_start_as_several():
     algorithm = distillation.build(config, case.models["teacher"], case.family.problem, case.stages)
     with pytest.raises(errors.ConfigError, match="has copies"):
         algorithm.init(KEY, case.episodes, case.earlier)
+
+
+def test_shuffled_answers_are_the_teachers_answers_to_other_queries_of_the_episode():
+    """The loss is the divergence from the teacher's answers in one order of the queries, which the key draws."""
+    own, shuffled = (
+        Case(teachers=("teacher",), share=1.0, answers=answers) for answers in ("own", "shuffled")
+    )
+    weights = own.weights()
+    found = float(shuffled.algorithm.loss(weights, own.episode, KEY, 0.0)[0])
+    again = float(shuffled.algorithm.loss(weights, own.episode, KEY, 0.0)[0])
+    assert found == again != pytest.approx(float(own.algorithm.loss(weights, own.episode, KEY, 0.0)[0]))
+    count = len(own.episode.query.targets)
+    order = jax.random.permutation(jax.random.fold_in(KEY, distillation.SHUFFLE), count)
+    teacher = softmax(own.answer("teacher", own.earlier["teacher"]))[order]
+    student = softmax(own.answer("student", Weights(weights.trained)))
+    expected = (teacher * (np.log(teacher) - np.log(student))).sum(axis=-1).mean()
+    np.testing.assert_allclose(found, expected, rtol=1e-4)

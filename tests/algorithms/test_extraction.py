@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from helpers import builders, compiled, trees
+from metarun import errors
 from metarun.algorithms import extraction, maml, pretrain
 from metarun.algorithms.extraction import memory_learner
 from metarun.base import Weights
@@ -51,6 +52,22 @@ class Case:
 
     def features(self, inputs) -> np.ndarray:
         return np.asarray(self.model.embed(self.pretrained["body"], inputs), np.float64)
+
+
+def test_copies_from_one_start_have_its_last_layer_and_a_pooled_one_is_refused():
+    """As members of a soup must: two keys give the same weights, which are those of MAML."""
+    before = make_before(labelled=True)
+    stage = maml.build(maml.Config(), before.model, before.family.problem)
+    start = jax.jit(stage.init)(KEY, before.episodes, {})
+    config = extraction.Config(pretrained="maml", head="start")
+    build = functools.partial(extraction.build, config, before.model, before.family.problem)
+    init = jax.jit(build({"maml": stage}).init)
+    copies = [init(jax.random.key(seed), before.episodes, {"maml": start}) for seed in (1, 2)]
+    trees.assert_equal(*copies)
+    trees.assert_equal(copies[0].trained["head"], start.trained["head"])
+    with pytest.raises(errors.ConfigError, match="no last layer for the classes") as refused:
+        jax.eval_shape(build({"maml": before.base}).init, KEY, before.episodes, {"maml": before.weights})
+    assert refused.value.where == "algorithm.head"
 
 
 @pytest.mark.parametrize("learner", ["gradient", "memory"])

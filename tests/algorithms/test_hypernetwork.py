@@ -233,3 +233,78 @@ def test_a_part_that_is_not_trained_is_refused_with_those_that_are():
     with pytest.raises(errors.ConfigError, match="no part generatr") as refused:
         updates(schema.PartRate("generatr", 0.2))
     assert "params, generator" in refused.value.remedy
+
+
+PICTURE_CLASSES = builders.make_problem(base.Spec((8, 8, 1), 3, "classes"))
+LABELS = np.array([0, 1, 2, 0, 1, 2], np.int32)
+
+
+def draw_classes(ways: int = 3) -> Episode:
+    """An episode of classes of pictures, each with two examples in support and query."""
+    inputs = np.random.default_rng(ways).standard_normal((2, 2 * ways, 8, 8, 1))
+    labels = np.tile(np.arange(ways, dtype=np.int32), 2)
+    return Episode(*(Examples(jax.device_put(half), jax.device_put(labels)) for half in inputs))
+
+
+def build_exchangeable(problem: base.Problem = PICTURE_CLASSES, **options) -> base.Algorithm:
+    model = builders.build_model("conv4", PICTURE_CLASSES.spec, depth=1, width=6, head="flatten")
+    return build(model, problem, classes="exchangeable", **{"width": 16, "embed": 4, **options})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"writes": "head"},
+        {"writes": "head_and_modulation", "shares_body": True},
+        {"writes": "all", "inner_steps": 1, "learned_lr": "layer"},
+    ],
+    ids=str,
+)
+def test_with_other_labels_exchangeable_classes_have_the_answers_of_those_labels(options):
+    algorithm, task = build_exchangeable(**options), draw_classes()
+    weights, order = Weights(start(algorithm, task)), np.array([2, 0, 1], np.int32)
+    renamed = task.support._replace(targets=jax.device_put(order[np.asarray(task.support.targets)]))
+    inputs = task.query.inputs
+    answers, moved = (
+        np.asarray(compiled.answer(algorithm, weights, support, inputs))
+        for support in (task.support, renamed)
+    )
+    assert np.ptp(answers, axis=1).min() > 1e-3  # the classes are told apart at all
+    np.testing.assert_allclose(moved[:, order], answers, rtol=1e-10, atol=1e-12)
+    mixed = compiled.select(task.support, np.array([3, 1, 5, 0, 2, 4]))
+    again = compiled.answer(algorithm, weights, mixed, inputs)
+    np.testing.assert_allclose(again, answers, rtol=1e-10, atol=1e-12)
+
+
+def test_exchangeable_classes_are_written_from_the_mean_of_each_and_of_all():
+    algorithm, task = build_exchangeable(writes="head"), draw_classes()
+    trained = start(algorithm, task)
+    learner = algorithm.adapt(Weights(trained), task.support)
+    model = builders.build_model("conv4", PICTURE_CLASSES.spec, depth=1, width=6, head="flatten")
+    inputs = task.support.inputs
+    features = np.asarray(jax.jit(model.embed)(trained["encoder"]["body"], inputs, reference=inputs))
+    examples = np.maximum(numpy_networks.perceptron(trained["encoder"]["pair"], features), 0)
+    classes = np.stack([examples[way == LABELS].mean(axis=0) for way in range(3)])
+    whole = np.mean([numpy_networks.perceptron(trained["encoder"]["whole"], row) for row in classes], axis=0)
+    for way, summary in enumerate(classes):
+        flat = numpy_networks.perceptron(trained["rows"], np.concatenate([summary, whole]))
+        np.testing.assert_allclose(learner.params["head"]["bias"][way], trained["row"]["bias"] + flat[0])
+        expected = trained["row"]["kernel"] + flat[1:]
+        np.testing.assert_allclose(learner.params["head"]["kernel"][:, way], expected, rtol=1e-9)
+    assert "generator" not in trained
+
+
+def test_exchangeable_classes_may_be_more_than_in_training():
+    algorithm, task = build_exchangeable(writes="head", shares_body=True), draw_classes()
+    weights = Weights(start(algorithm, task))
+    more = builders.make_problem(base.Spec((8, 8, 1), 5, "classes"))
+    wider, other = build_exchangeable(more, writes="head", shares_body=True), draw_classes(5)
+    assert compiled.answer(wider, weights, other.support, other.query.inputs).shape == (10, 5)
+
+
+def test_only_classes_are_exchangeable_and_only_then_is_a_body_shared():
+    model, _ = network()
+    with pytest.raises(ValueError, match="tells classes apart"):
+        build(model, classes="exchangeable")
+    with pytest.raises(ValueError, match="needs exchangeable classes"):
+        hypernetwork.Config(shares_body=True)

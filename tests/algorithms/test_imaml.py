@@ -1,5 +1,7 @@
 """The implicit gradient against its closed form on a quadratic, and against a long unrolled inner loop; its memory."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,10 +72,10 @@ def exactly(**options) -> base.Algorithm:
     return compiled.compile_algorithm(algorithm)
 
 
-@pytest.mark.parametrize("damping", [0.0, 1.0])
-def test_on_a_quadratic_learner_and_gradient_have_their_closed_form(damping):
+@pytest.mark.parametrize(("damping", "solver"), [(0.0, "searched"), (1.0, "searched"), (0.0, "hessian_free")])
+def test_on_a_quadratic_learner_and_gradient_have_their_closed_form(damping, solver):
     with gradients.float64():
-        problem, algorithm = Quadratic(), exactly(damping=damping)
+        problem, algorithm = Quadratic(), exactly(damping=damping, solver=solver)
         start, episode = jax.device_put(problem.start), on_device(problem.support, problem.query)
         learner = algorithm.adapt(Weights(start), episode.support)
         np.testing.assert_allclose(learner.params, problem.solution(), atol=1e-10)
@@ -137,6 +139,77 @@ def test_conjugate_gradients_stop_after_their_steps_or_at_their_tolerance(option
     assert np.linalg.norm(slope - matrix @ step) < 0.5 * np.linalg.norm(slope)
     found = gradient(algorithm, jax.device_put(problem.start), episode)
     np.testing.assert_allclose(found, step, rtol=1e-8)
+
+
+def test_one_newton_step_solves_a_quadratic_of_as_many_unknowns_as_steps_of_conjugate_gradients():
+    with gradients.float64():
+        problem, algorithm = Quadratic(), exactly(solver="hessian_free", inner_steps=1, cg_steps=4)
+        support = jax.tree.map(jax.device_put, problem.support)
+        learner = algorithm.adapt(Weights(jax.device_put(problem.start)), support)
+        np.testing.assert_allclose(learner.params, problem.solution(), atol=1e-10)
+
+
+@pytest.mark.usefixtures("in_float64")
+def test_a_newton_step_leads_downhill_where_the_curvature_is_negative():
+    """From the slope (1, 1) of diag(−1, 2): its own curvature is positive, that of the second direction is not."""
+    curvatures, slope = np.array([-1.0, 2.0]), np.ones(2)
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def find(curvatures, steps):
+        config = imaml.Config(solver="hessian_free", cg_steps=steps)
+        return imaml.find_newton_step(
+            config, lambda params: curvatures * params, jnp.zeros(2), jax.device_put(slope)
+        )
+
+    # The first step of conjugate gradients is gᵀg/gᵀAg = 2; if it does not exist either, the slope itself is taken.
+    np.testing.assert_allclose(find(curvatures, 3), 2 * slope)
+    np.testing.assert_allclose(find(-np.abs(curvatures), 3), slope)
+
+
+def descend_by_hand(problem: Quadratic, steps: int, proximity: float) -> np.ndarray:
+    """Steps of rate 0.1 on L_S, and one on the proximal term."""
+    params = problem.start
+    for _ in range(steps):
+        left = problem.support.inputs @ params - problem.support.targets
+        params = params - 0.1 * 2 * problem.support.inputs.T @ left / 6
+    return params - 0.1 * proximity * (params - problem.start)
+
+
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("test_proximity", [True, False])
+def test_the_authors_solver_takes_fixed_steps_and_then_one_of_the_proximal_term(test_proximity):
+    problem = Quadratic()
+    options = {"damping": 1.0, "curvature_damping": 10.0, "test_proximity": test_proximity}
+    algorithm = exactly(solver="fixed", inner_steps=5, **options)
+    start, episode = jax.device_put(problem.start), on_device(problem.support, problem.query)
+    reached = descend_by_hand(problem, 5, PROXIMITY)
+    learner = algorithm.adapt(Weights(start), episode.support)
+    expected = reached if test_proximity else descend_by_hand(problem, 5, 0.0)
+    np.testing.assert_allclose(learner.params, expected, rtol=1e-12)
+    slope = 2 * problem.query.inputs.T @ (problem.query.inputs @ reached - problem.query.targets) / 5
+    matrix = 2 * np.eye(4) + problem.hessian / (PROXIMITY + 10)
+    np.testing.assert_allclose(gradient(algorithm, start, episode), np.linalg.solve(matrix, slope), atol=1e-9)
+
+
+def test_without_proximity_at_test_time_the_searched_descent_ends_at_least_squares():
+    with gradients.float64():
+        problem = Quadratic()
+        support = jax.tree.map(jax.device_put, problem.support)
+        learner = exactly(test_proximity=False).adapt(Weights(jax.device_put(problem.start)), support)
+        expected = np.linalg.lstsq(problem.support.inputs, problem.support.targets)[0]
+        np.testing.assert_allclose(learner.params, expected, atol=1e-9)
+
+
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("solver", ["fixed", "hessian_free"])
+def test_the_curve_of_one_adaptation_is_that_of_as_many_adaptations(solver):
+    problem, counts = Quadratic(), (0, 1, 3)
+    start, support = jax.device_put(problem.start), jax.tree.map(jax.device_put, problem.support)
+    points = base.Points(counts, lambda learner: learner.params)
+    options = {"solver": solver, "cg_steps": 1}
+    watched = jax.jit(lambda start: exactly(**options).watch(Weights(start), support, points))(start)
+    alone = [exactly(inner_steps=count, **options).adapt(Weights(start), support).params for count in counts]
+    np.testing.assert_allclose(watched, np.stack(alone), rtol=1e-12)
 
 
 def test_without_inner_steps_nothing_is_adapted():

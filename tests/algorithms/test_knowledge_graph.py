@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from helpers import animals, gradients, trees
+from metarun import base
 from metarun.algorithms import conditioned, knowledge_graph
 from metarun.base import Episode, Weights
+from metarun.blocks import relation_graph
 
 pytestmark = pytest.mark.usefixtures("own_place", "in_float64")
 
@@ -169,3 +171,69 @@ def test_an_edge_list_is_the_same_file_wherever_its_run_is_opened(tmp_path, monk
     monkeypatch.chdir(tmp_path)
     for module in (knowledge_graph, conditioned):
         assert module.Config(graph="edges.csv").graph == str(tmp_path / "edges.csv")
+
+
+def tell(task: Episode, concepts: tuple[int, int, int]) -> Episode:
+    """Return the episode whose support says the concept of each class, as a place in animals.NAMES."""
+    inputs = base.Related(task.support.inputs, jnp.asarray(concepts, jnp.int32)[task.support.targets])
+    return task._replace(support=task.support._replace(inputs=inputs))
+
+
+def test_a_class_that_brings_an_edge_moves_towards_its_concept_and_others_as_before():
+    random, task, graph = animals.weights(), animals.episode(), animals.family_graph()
+    layers = random.trained["graph"] | {"told": np.float64(60.0)}
+    told = Weights(random.trained | {"graph": layers}, random.frozen)
+    algorithm = animals.build()
+    plain = np.asarray(animals.adapt(algorithm, random, task.support).prototypes)
+    moved = np.asarray(animals.adapt(algorithm, told, tell(task, (-1, 5, 8)).support).prototypes)
+    np.testing.assert_allclose(moved[[0, 2]], plain[[0, 2]], rtol=1e-12)  # 8 is a name without an edge
+    concept = animals.propagate_by_name(graph, jax.tree.map(np.asarray, layers), 2)[5]
+    means = np.asarray(
+        animals.adapt(animals.plain(), Weights(random.trained["body"]), task.support).prototypes
+    )
+    table = np.stack(list(animals.propagate_by_name(graph, jax.tree.map(np.asarray, layers), 2).values()))
+    spread = ((table - table.mean(axis=0)) ** 2).sum(axis=1).mean()
+    distance = ((means[1] - concept) ** 2).sum() / spread
+    gate = 1 / (1 + np.exp(-(np.asarray(layers["gate"]) + np.asarray(layers["gate_distance"]) * distance)))
+    np.testing.assert_allclose(moved[1], means[1] + gate * (concept - means[1]), rtol=1e-9)
+
+
+def test_training_learns_how_much_an_edge_that_is_brought_counts_and_nothing_without_propagation():
+    batch = animals.episodes((0, 1, 2), (2, 3, 4))
+    concepts = jnp.asarray([[5, 6, 6], [6, 6, 6]], jnp.int32)  # 5 is not there while its members are hidden
+    labels = batch.support.targets
+    related = base.Related(batch.support.inputs, jnp.take_along_axis(concepts, jnp.asarray(labels), axis=1))
+    brought = batch._replace(support=batch.support._replace(inputs=related))
+    task = jax.device_put(jax.tree.map(lambda leaf: leaf[0], brought))
+
+    def find_slope(steps: int):
+        algorithm = animals.build(propagation_steps=steps)
+        weights = jax.jit(algorithm.init)(animals.KEY, brought, {})
+        random = gradients.to_float64(trees.normal_like(weights.trained, 3))
+        random["graph"] |= {"sharpness": jnp.asarray(-3.0), "told": jnp.asarray(1.0)}
+
+        def loss(trained):
+            return algorithm.loss(weights._replace(trained=trained), task, animals.KEY, 0.0)[0]
+
+        return weights, jax.jit(jax.grad(loss))(random)["graph"]["told"]
+
+    weights, slope = find_slope(1)
+    assert float(weights.trained["graph"]["told"]) == relation_graph.FIRST_TOLD
+    assert abs(float(slope)) > 1e-9
+    assert float(find_slope(0)[1]) == 0.0
+
+
+def test_shuffled_edges_have_the_shape_of_the_graph_and_other_ends():
+    given, shuffled = (
+        relation_graph.build("family", animals.problem(), "classes", "test", edges)
+        for edges in ("given", "shuffled")
+    )
+    ends = [
+        set(zip(graph.senders.tolist(), graph.receivers.tolist(), strict=True)) for graph in (given, shuffled)
+    ]
+    assert ends[0] != ends[1]
+    assert len(ends[0]) == len(ends[1])
+    assert {edge for edge in ends[0] if min(edge) >= 5} == {edge for edge in ends[1] if min(edge) >= 5}
+    degrees = [sorted(np.bincount(graph.receivers, minlength=8)) for graph in (given, shuffled)]
+    assert degrees[0] == degrees[1]
+    assert animals.build(edges="shuffled", propagation_steps=1) is not None

@@ -75,9 +75,13 @@ def meta_gradient(algorithm: base.Algorithm, params, episode: Episode):
     return outer_and_gradient(algorithm, params, episode)[1]
 
 
-@pytest.mark.parametrize("compiled", WAYS_TO_COMPILE, ids=str)
-@pytest.mark.parametrize("order", ["first", "second"])
-@pytest.mark.parametrize("steps", [0, 1, 3])
+# The other ways to compile give the same numbers; see below. They are tried here where a loop has no step, and many.
+@pytest.mark.parametrize(
+    ("steps", "order", "compiled"),
+    [(steps, order, WAYS_TO_COMPILE[0]) for steps in (0, 1, 3) for order in ("first", "second")]
+    + [(steps, "second", compiled) for steps in (0, 3) for compiled in WAYS_TO_COMPILE[1:]],
+    ids=str,
+)
 def test_on_a_parabola_the_meta_gradient_has_its_closed_form(steps, order, compiled):
     line = Line()
     algorithm = build(
@@ -437,3 +441,16 @@ def test_a_gradient_of_zero_leaves_the_outer_gradient_finite(name):
     algorithm = build(slope_model(), builders.regression_problem(), inner_optimizer=name)
     solved = jnp.asarray(Line.support_slope)
     assert np.isfinite(meta_gradient(algorithm, solved, Line().episode()))
+
+
+def test_a_normalisation_that_does_not_adapt_is_the_same_for_all_tasks_and_still_learned():
+    network = make_network("conv4")
+    algorithm, params = network.algorithm(adapts_normalisation=False), network.params
+    learner = network.adapted(algorithm)
+    block = next(name for name in params if name != base.HEAD)
+    norm = next(name for name, part in params[block].items() if isinstance(part, dict))
+    trees.assert_equal(learner.params[block][norm], params[block][norm])
+    assert trees.differ(learner.params[base.HEAD], params[base.HEAD])
+    assert trees.differ(learner.params[block][base.KERNEL], params[block][base.KERNEL])
+    slope = meta_gradient(algorithm, params, network.episode)[block][norm]
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(slope))

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from helpers.metric_case import QUERY_LABELS, SUPPORT_LABELS, Case, prototypes, softmax
+from helpers import trees
+from helpers.metric_case import KEY, QUERY_LABELS, SUPPORT_LABELS, Case, prototypes, softmax
 from metarun.algorithms import mapping
 
 pytestmark = pytest.mark.usefixtures("in_float64")
@@ -77,3 +78,23 @@ def test_where_a_class_is_mapped_depends_on_the_other_classes_of_the_task():
 
     moved = features + 0.5 * others[:, None]
     assert np.abs(of_class_0(moved) - of_class_0(features)).max() > 1e-3
+
+
+def test_with_the_identity_as_first_mapping_it_begins_as_a_prototypical_network():
+    case, plain = Case("mapping", first_mapping="identity"), Case("protonet")
+    batch = jax.tree.map(lambda leaf: np.asarray(leaf)[None], case.episode)
+    case.weights = case.algorithm.init(KEY, batch, {})
+    plain.weights = plain.weights._replace(trained=case.body)
+    np.testing.assert_allclose(case.outputs(), plain.outputs(), rtol=1e-6)
+    assert any(np.any(leaf) for leaf in jax.tree.leaves(case.weights.trained["attention"]["queries"]))
+
+
+def test_a_pretrained_body_is_where_the_features_begin():
+    case = Case("protonet")
+    config = mapping.Config(pretrained="before")
+    algorithm = mapping.build(config, case.model, case.problem, {"before": case.algorithm})
+    batch = jax.tree.map(lambda leaf: np.asarray(leaf)[None], case.episode)
+    found = jax.jit(algorithm.init)(KEY, batch, {"before": case.weights})
+    trees.assert_equal(found.trained["features"], case.weights.trained)
+    with pytest.raises(ValueError, match="names the stage before"):
+        mapping.build(config, case.model, case.problem, {})

@@ -131,3 +131,42 @@ def test_inner_optimizers_are_optaxs_of_the_same_name(name, transformation):
 def test_without_inner_steps_nothing_is_adapted():
     learner = build(inner_steps=0, inner_batch=2).adapt(Weights(jax.device_put(START)), episode().support)
     np.testing.assert_array_equal(learner.params, START)
+
+
+def carried(seed: int = 7) -> dict:
+    """θ with moments that earlier tasks left."""
+    second = np.random.default_rng(seed).standard_normal((2, 1)) ** 2
+    moments = reptile.Moments(jax.device_put(second), jax.device_put(np.asarray(0.4)))
+    return {"params": jax.device_put(START), "moments": moments}
+
+
+CARRYING = {"inner_optimizer": "adam_without_momentum", "carries_moments": True}
+
+
+def test_the_loss_with_carried_moments_is_the_way_of_the_weights_alone():
+    algorithm, trained = build(**CARRYING), carried()
+    outer = jax.jit(
+        jax.value_and_grad(lambda trained: algorithm.loss(Weights(trained), episode(), KEY, 0.0)[0])
+    )
+    loss, gradient = outer(trained)
+    np.testing.assert_allclose(loss, 0.5 * np.sum(np.asarray(gradient["params"]) ** 2), rtol=1e-12)
+    assert np.abs(np.asarray(gradient["moments"].second)).min() > 0
+    np.testing.assert_allclose(gradient["moments"].weight, 0.4 - (0.4 * 0.999**3 + 1 - 0.999**3), rtol=1e-9)
+
+
+def test_moments_from_zero_are_those_of_adam_and_others_change_the_steps():
+    """They start at zero in the first task, so that the bias of Adam is taken out there, too."""
+    plain = build(inner_optimizer="adam_without_momentum").adapt(
+        Weights(jax.device_put(START)), episode().support
+    )
+    weights = build(**CARRYING).init(KEY, jax.tree.map(lambda leaf: leaf[None], episode()), {})
+    fresh = weights._replace(trained=weights.trained | {"params": jax.device_put(START)})
+    found = build(**CARRYING).adapt(jax.tree.map(jnp.float64, fresh), episode().support)
+    np.testing.assert_allclose(found.params, plain.params, rtol=1e-9)
+    other = build(**CARRYING).adapt(Weights(carried()), episode().support)
+    assert np.abs(np.asarray(other.params) - np.asarray(plain.params)).max() > 1e-3
+
+
+def test_moments_of_another_optimizer_are_refused_by_name():
+    with pytest.raises(ValueError, match="moments of rmsprop"):
+        reptile.Config(inner_optimizer="rmsprop", carries_moments=True)

@@ -378,6 +378,18 @@ def test_the_learner_holds_its_membership_in_the_clusters(membership):
     )
 
 
+@pytest.mark.parametrize("source", ["gradient", "collaborative"])
+def test_the_learner_holds_what_the_vectors_of_the_fit_are_like_if_it_is_asked_to(source):
+    plain = make_case("regression", source=source, clusters=4)
+    case = make_case("regression", source=source, clusters=4, statistics=True)
+    fit = case.algorithm.adapt(case.weights, case.support(0)).fit
+    np.testing.assert_allclose(fit.mean, case.vectors.mean(axis=0), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(fit.deviation, case.vectors.std(axis=0), rtol=1e-3, atol=1e-5)
+    np.testing.assert_array_equal(fit.centres, case.weights.frozen["clusters"].centres)
+    other = plain.algorithm.adapt(plain.weights, case.support(0)).fit
+    assert other.mean is other.deviation is None and "statistics" not in plain.weights.frozen
+
+
 # Collaborative
 
 

@@ -15,7 +15,7 @@ import pytest
 
 import metarun
 from helpers.commands import Said, assert_three_lines
-from helpers.runs import SINGLE, read_json
+from helpers.runs import SINGLE, measured, read_json
 from metarun import assembly, config, errors, experiment, plugins
 from metarun.cli import failures
 from metarun.cli.train import name_config
@@ -26,7 +26,7 @@ from metarun.finished.finished_run import find_run
 from metarun.runs import checkpoints, manifest
 from metarun.runs.directory import RunDirectory
 
-pytestmark = pytest.mark.usefixtures("own_place")
+pytestmark = pytest.mark.usefixtures("own_place", "shared_programs")
 ESCAPE = "\x1b"
 
 
@@ -269,7 +269,9 @@ def test_without_a_place_a_run_goes_under_the_name_of_its_config_and_resume_find
 def test_eval_prints_one_json_object_and_nothing_else(metarun_, single):
     said = metarun_("eval", single, "--json")
     assert (said.code, len(said.out)) == (0, 1)
-    assert json.loads(said.out[0]) == read_json(single / "result.json")
+    result = json.loads(said.out[0])
+    assert set(result.pop("ceiling")) == {"loss"}
+    assert result == measured(single)
 
 
 def test_eval_prints_the_table_that_training_printed(metarun_, single):

@@ -16,7 +16,7 @@ from metarun import experiment, signals
 from metarun.cli import runs as runs_command
 from metarun.runs import catalogue
 
-pytestmark = pytest.mark.usefixtures("own_place")
+pytestmark = pytest.mark.usefixtures("own_place", "shared_programs")
 CONFIG = (
     "task: {{name: sinusoid}}\nalgorithm: {{name: maml, inner_lr: {}}}\ntraining: {{steps: 9}}\nseed: 0\n"
 )

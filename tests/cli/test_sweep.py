@@ -14,7 +14,7 @@ from metarun.progress import Progress
 from metarun.runs import strict_json
 from metarun.sweeps import probe, workers
 
-pytestmark = pytest.mark.usefixtures("own_place")
+pytestmark = pytest.mark.usefixtures("own_place", "shared_programs")
 
 
 @pytest.fixture

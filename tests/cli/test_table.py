@@ -10,7 +10,7 @@ from helpers.commands import assert_three_lines
 from helpers.finished_runs import COUNT, make_run
 from metarun.cli import table as command_file
 
-pytestmark = pytest.mark.usefixtures("own_place")
+pytestmark = pytest.mark.usefixtures("own_place", "shared_programs")
 
 
 @pytest.fixture

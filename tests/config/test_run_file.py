@@ -154,11 +154,13 @@ def test_a_stage_that_trains_nothing_needs_no_steps(training, tasks, load):
 
 @pytest.mark.parametrize(
     ("training", "words"),
-    [(", training: TRAINING", "training.steps is missing"), ("", "training is missing")],
+    [(", training: TRAINING", "the training has no end"), ("", "stages.2.training is missing")],
 )
 def test_a_stage_that_trains_needs_its_steps(training, words, refuse):
     text = STAGES + CENTROID.replace(", training: TRAINING", training.replace("TRAINING", "{}"))
-    assert f"stages.2.{words}" in refuse(text.replace("FITS", "false")).what
+    refused = refuse(text.replace("FITS", "false"))
+    assert words in refused.what
+    assert "key stages.2.training" in refused.where
 
 
 def test_sections_that_have_defaults_may_be_left_out(load):
@@ -401,7 +403,7 @@ def test_a_long_chain_of_references_is_refused_without_a_crash(refuse):
         ("a bare module name", "{name: mlp, hidden: [40, 40]}", "mlp", 3, "model", "write it as"),
         ("a bare value", "{platform: auto}", "cpu", 12, "accelerator", "keys platform, devices"),
         ("an empty section", " {platform: auto}", "", 12, "accelerator", "null"),
-        ("a missing field", "steps: 100, ", "", 7, "training.steps", "a whole number, at least 1"),
+        ("a missing field", "steps: 100, ", "", 7, "training", "a whole number, at least 1"),
         ("text for a whole number", "steps: 100", "steps: many", 7, "training.steps", "'many'"),
         ("a float for a whole number", "steps: 100", "steps: 1.5", 7, "training.steps", "1.5"),
         ("a float that has lost digits", "steps: 100", "steps: 1e17", 7, "training.steps", "1e+17"),

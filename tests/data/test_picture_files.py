@@ -87,3 +87,14 @@ def test_a_file_that_is_no_good_picture_is_a_data_error_with_its_name(tmp_path, 
     with pytest.raises(errors.DataError) as caught:
         picture_files.read_picture(path, 8, 1)
     assert caught.value.where == str(path) and caught.value.exit_code == 4
+
+
+def test_a_picture_with_a_side_that_is_too_long_is_refused_before_it_is_decoded(tmp_path):
+    path = save(tmp_path / "a.png", Image.new("L", (picture_files.MOST_SIDE + 1, 1)))
+    content = bytearray(path.read_bytes())
+    content[60:] = b""  # no pixel can be decoded from what is left
+    path.write_bytes(content)
+    with pytest.raises(errors.DataError, match="32769 × 1 pixels"):
+        picture_files.read_picture(path, 28, 1)
+    longest = save(tmp_path / "b.png", Image.new("L", (picture_files.MOST_SIDE, 1), 255))
+    assert (picture_files.read_picture(longest, 4, 1) == 255).all()

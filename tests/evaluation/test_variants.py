@@ -126,3 +126,45 @@ def test_a_curve_is_allowed_if_one_stage_of_the_run_takes_inner_steps(tmp_path):
     run_config, _, (stage,) = assemble(tmp_path, SINGLE, "evaluation.inner_steps=[1]")
     _, _, (loopless,) = assemble(tmp_path, SINGLE, LOOPLESS)
     variants.refuse_steps_without_loop([loopless, stage], run_config.evaluation)
+
+
+def test_the_unadapted_learner_of_a_written_start_is_the_mean_over_training_tasks(tmp_path):
+    """It has not seen the support, and what the support begins with is the learner after 0 steps."""
+    hybrid = "algorithm={name: hypernetwork, inner_steps: 2, width: 8, embed: 4}"
+    run_config, tasks, (stage,) = assemble(tmp_path, SINGLE, hybrid)
+    weights = jax.jit(stage.make_start(tasks.family.sample))(tasks.data["train"], stage.make_keys(), {})
+    frozen = episodes.freeze(tasks, run_config.evaluation, count=5)
+    chosen = variants.choose_variants(stage, tasks.evaluated.problem, ("inductive",), (0,))
+    values = make_measurement(chosen, frozen, 5)(weights)
+    assert trees.differ(values["inductive/unadapted"], values["inductive/0"])
+    algorithm = stage.build_algorithm("inductive", 0)
+    objective = tasks.evaluated.problem.objective
+
+    @jax.jit
+    def judge(weights):
+        keys = jax.random.split(jax.random.key(variants.MEAN_SEED), variants.MEAN_TASKS)
+        supports = jax.vmap(tasks.family.sample, in_axes=(None, 0))(tasks.data["train"], keys).support
+        params = jax.vmap(algorithm.adapt, in_axes=(None, 0))(weights, supports).params
+        mean = jax.tree.map(lambda leaf: leaf.mean(axis=0), params)
+        queries = jax.vmap(tasks.evaluated.sample, in_axes=(None, 0))(frozen.data, frozen.keys).query
+        learner = algorithm.adapt(weights, jax.tree.map(lambda leaf: leaf[0], supports))._replace(params=mean)
+        answers = jax.vmap(lambda inputs: algorithm.predict(learner, inputs))(queries.inputs)
+        return jax.vmap(objective.loss)(answers, queries.targets)
+
+    np.testing.assert_allclose(values["inductive/unadapted"]["loss"], judge(weights), rtol=1e-4)
+    assert variants.describe_mean(stage, tasks.evaluated.problem) == {"training_tasks": 64, "seed": 0}
+
+
+def test_the_unadapted_learner_keeps_what_normalises_its_own_queries():
+    learner = {"params": np.zeros(2), "reference": np.ones(3)}
+    mean = {"params": np.full(2, 5.0), "reference": np.full(3, 5.0)}
+    found = variants.replace_start(learner, mean)
+    np.testing.assert_array_equal(found["params"], [5, 5])
+    np.testing.assert_array_equal(found["reference"], [1, 1, 1])
+
+
+def test_learners_that_all_begin_alike_have_no_mean_start(tmp_path):
+    _, tasks, (stage,) = assemble(tmp_path, SINGLE)
+    assert variants.describe_mean(stage, tasks.evaluated.problem) is None
+    chosen = variants.choose_variants(stage, tasks.evaluated.problem, ("inductive",))
+    assert not any(variant.is_mean for variant in chosen.values())

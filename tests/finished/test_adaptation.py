@@ -9,7 +9,7 @@ from helpers.commands import assert_three_lines
 from metarun.evaluation.statistics import Interval
 from metarun.finished.adaptation import Curve, count_needed_steps
 
-pytestmark = pytest.mark.usefixtures("own_place")
+pytestmark = pytest.mark.usefixtures("own_place", "shared_programs")
 
 
 def make_run(path, curve, digest="abc", stage="maml"):

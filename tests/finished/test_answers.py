@@ -30,7 +30,7 @@ from metarun.finished.opened_run import open_run
 from metarun.finished.prediction import TrainedRun
 from metarun.runs import picture_range
 
-pytestmark = pytest.mark.usefixtures("own_place")
+pytestmark = pytest.mark.usefixtures("own_place", "shared_programs")
 
 # Pictures
 

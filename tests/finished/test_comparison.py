@@ -112,7 +112,9 @@ def test_the_stages_of_one_run_are_compared_and_costs_add_up(tmp_path, values):
     np.testing.assert_allclose(compared["differences"][0]["mean"], -1)
     costs = {entry["stage"]: entry["cost"] for entry in compared["ranking"]}
     assert costs["teacher"] == {
-        "steps": 7, "seconds": 2.5, "earlier_seconds": 0.0, "parameters": 12, "state_bytes": 68
+        "steps": 7, "seconds": 2.5, "earlier_seconds": 0.0, "parameters": 12, "state_bytes": 68,
+        "flops": None, "all_parameters": None, "adaptation_flops": None, "prediction_flops": None,
+        "flops_at_least": False, "ended_by": None, "replicas": 1,
     }  # fmt: skip
     assert costs["student"]["earlier_seconds"] == 2.5
 
@@ -239,7 +241,7 @@ def test_the_table_names_the_learners_that_each_cannot_be_told_apart_from(
     place = header.index("close to")
     close = [line[place : place + len("close to")].strip() for line in table]
     assert close == ["2-3", "1, 3", "1-2", "", ""]
-    assert len(out.splitlines()) == 8
+    assert len(out.splitlines()) == 10
 
 
 def test_numbers_in_a_row_are_written_as_one_range():

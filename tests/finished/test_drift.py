@@ -13,7 +13,7 @@ from helpers.builders import build_task
 from helpers.runs import SINGLE, train
 from helpers.trees import assert_equal
 from metarun import base, cli, errors, plugins
-from metarun.finished import drift
+from metarun.finished import adaptive_learner, drift
 from metarun.finished.drift import Stream
 from metarun.finished.finished_run import find_run
 
@@ -62,6 +62,79 @@ def test_each_learner_answers_before_it_sees_the_support_and_after():
     lag = speed * (1 - 0.5**times)  # of a learner that halves its distance at every time
     np.testing.assert_allclose(scores["continued"]["after"]["loss"], lag**2, rtol=1e-5)
     np.testing.assert_allclose(scores["continued"]["before"]["loss"], (2 * lag) ** 2, rtol=1e-5)
+
+
+CORNERS = 9 * np.array([[1.0, 0.0], [-0.5, 0.75**0.5], [-0.5, -(0.75**0.5)]], np.float32)
+
+
+def draw_corner(data, task_key, position, examples_key) -> base.Episode:
+    """Draw an episode whose target is one of three corners, which are nearer to zero than to each other."""
+    corner = jnp.asarray(CORNERS)[position.astype(jnp.int32) % 3]
+    examples = base.Examples(jnp.zeros((2, 1)), jnp.tile(corner[None], (2, 1)))
+    return base.Episode(examples, examples)
+
+
+CORNER_FAMILY = base.TaskFamily({"test": ()}, sample, builders.regression_problem(1, 2), drift=draw_corner)
+JUMPING = base.Algorithm(  # its start answers zero, one support takes it nine tenths of the way, an update half of it
+    init=MEAN.init,
+    loss=MEAN.loss,
+    adapt=lambda weights, support: 0.9 * support.targets.mean(axis=0),
+    predict=lambda learner, inputs: jnp.tile(learner[None], (inputs.shape[0], 1)),
+    update=lambda weights, learner, support: 0.5 * (learner + support.targets.mean(axis=0)),
+    watch=lambda weights, support, points: points.observe(jnp.zeros(2))[None],
+)
+
+
+@pytest.mark.parametrize("kind", ["switches", "returns"])
+def test_a_stream_stays_at_whole_places_and_changes_as_often_as_its_speed_says(kind):
+    stream = Stream(400, 0.25, kind, tasks=3)
+    place = jax.jit(jax.vmap(lambda key: drift.place_stream(stream, key)))
+    places = np.asarray(place(jax.random.split(KEY, 20)))
+    np.testing.assert_array_equal(places, np.round(places))
+    changes = np.diff(places, axis=1)
+    assert 0.23 < (changes != 0).mean() < 0.27
+    if kind == "switches":
+        assert set(np.unique(changes)) == {0.0, 1.0}
+    else:
+        assert set(np.unique(places)) == {0.0, 1.0, 2.0}
+        assert set(np.unique(changes)) == {-2.0, -1.0, 0.0, 1.0, 2.0}
+
+
+def test_the_adaptive_learner_restarts_at_what_is_new_recalls_what_was_there_and_else_continues():
+    stream = Stream(40, 0.2, "returns", tasks=3)
+    follow = jax.jit(drift.make_follow(JUMPING, CORNER_FAMILY, stream))
+    found = jax.device_get(follow(base.Weights(()), (), KEY))
+    places = np.asarray(drift.place_stream(stream, jax.random.fold_in(KEY, drift.PLACES)))
+    assert len(set(places)) == 3
+    expected = []
+    for time in range(1, 41):
+        new, same = places[time] not in places[:time], places[time] == places[time - 1]
+        expected.append("continue" if same else "restart" if new else "recall")
+    assert [adaptive_learner.CHOICES[choice] for choice in found["choices"]] == expected
+    means = {name: found[name]["after"]["loss"].mean() for name in drift.LEARNERS}
+    assert means["adaptive"] < min(means[name] for name in drift.LEARNERS if name != "adaptive")
+
+
+def test_the_adaptive_learner_answers_with_the_fresh_learner_where_going_on_is_worse():
+    worse = JUMPING._replace(update=lambda weights, learner, support: learner - 0.3)
+    follow = jax.jit(drift.make_follow(worse, CORNER_FAMILY, Stream(20, 0.0)))
+    found = jax.device_get(follow(base.Weights(()), (), KEY))
+    restarted, adaptive = (found[name]["after"]["loss"] for name in ("restarted", "adaptive"))
+    np.testing.assert_array_equal(adaptive[6:], restarted[6:])
+
+
+def test_pairs_are_differences_of_the_means_of_each_stream():
+    generator = np.random.default_rng(0)
+    scores = {
+        name: {moment: {"loss": generator.standard_normal((6, 4))} for moment in drift.MOMENTS}
+        for name in ("kept", "adaptive")
+    }
+    pairs = drift.compare_pairs(scores)
+    assert set(pairs) == {"kept"}
+    differences = (scores["adaptive"]["after"]["loss"] - scores["kept"]["after"]["loss"]).mean(axis=1)
+    found = pairs["kept"]["after"]["loss"]
+    assert found["mean"] == pytest.approx(differences.mean())
+    assert found["ci95"] == pytest.approx(2.570582 * differences.std(ddof=1) / 6**0.5)
 
 
 def test_an_algorithm_that_cannot_go_on_has_no_continued_learner():
@@ -168,15 +241,18 @@ def test_the_command_prints_a_table_or_json_and_draws(single, tmp_path, capsys):
     arguments = ["online", single, "evaluation.episodes=5", "--times", "4"]
     assert call(*arguments, "--plot", tmp_path / "online.png") == 0
     table = capsys.readouterr().out
-    assert [line.split()[:2] for line in table.splitlines()[1:7]] == [
-        [name, moment] for name in ("kept", "restarted", "continued") for moment in ("before", "after")
+    assert [line.split()[:2] for line in table.splitlines()[1:9]] == [
+        [name, moment] for name in drift.LEARNERS for moment in drift.MOMENTS
     ]
+    assert "adaptive minus" in table
     assert (tmp_path / "online.png").read_bytes().startswith(b"\x89PNG")
-    assert call(*arguments, "--json") == 0
+    assert call(*arguments, "--json", "--stream", "returns", "--tasks", "2") == 0
     measured = json.loads(capsys.readouterr().out)
     assert (measured["streams"], measured["times"], measured["metric"]) == (5, 4, "loss")
     loss = measured["learners"]["continued"]["after"]["loss"]
     assert len(loss["over_time"]["mean"]) == 4
+    assert sum(measured["choices"].values()) == pytest.approx(1)
+    assert set(measured["pairs"]) == {"kept", "restarted", "continued"}
     assert loss["mean"] == pytest.approx(np.mean(loss["over_time"]["mean"]))
     assert {path: path.stat().st_mtime_ns for path in single.rglob("*")} == files
 

@@ -6,22 +6,62 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from metarun.finished.pairwise import LEVEL, correct_by_holm, find_p_value
+from metarun.evaluation.statistics import estimate, find_half_width
+from metarun.finished.pairwise import LEVEL, Measured, correct_by_holm, find_p_value, subtract
 
 
 def test_the_p_value_is_that_of_the_paired_test():
     generator = np.random.default_rng(0)
     left, right = generator.normal(size=(2, 40))
-    assert find_p_value(left - right) == pytest.approx(stats.ttest_rel(left, right).pvalue, rel=1e-10)
+    expected = stats.ttest_rel(left, right).pvalue
+    assert find_p_value(estimate((left - right)[None])) == pytest.approx(expected, rel=1e-10)
 
 
 @pytest.mark.parametrize(("difference", "p_value"), [(0.0, 1.0), (0.5, 0.0)])
 def test_the_same_difference_in_every_episode_is_certain(difference, p_value):
-    assert find_p_value(np.full(9, difference)) == p_value
+    assert find_p_value(estimate(np.full((1, 9), difference))) == p_value
 
 
 def test_a_difference_that_is_not_finite_has_no_p_value():
-    assert np.isnan(find_p_value(np.array([0.0, 1.0, np.nan])))
+    assert np.isnan(find_p_value(estimate(np.array([[0.0, 1.0, np.nan]]))))
+
+
+@pytest.mark.parametrize("scale", [0.02, 0.3, 30.0])
+def test_the_p_value_of_a_crossed_difference_is_where_its_interval_ends_at_zero(scale):
+    generator = np.random.default_rng(2)
+    values = scale + generator.normal(size=(3, 1)) / 4 + generator.normal(size=(1, 25)) / 3
+    difference = estimate(values + generator.normal(size=(3, 25)) / 10)
+    half = find_half_width(difference.parts, find_p_value(difference))
+    assert half == pytest.approx(abs(difference.mean), rel=1e-9)
+
+
+def test_learners_are_paired_by_the_seeds_that_both_have():
+    """What a seed and an episode add to both learners does not count."""
+    generator = np.random.default_rng(3)
+    hard = generator.normal(size=(4, 30)) * 5
+    left = Measured(hard[[0, 1, 2]] + 0.5, (7, 8, 9))
+    right = Measured(hard[[2, 3, 1]], (9, 10, 8))
+    pair = subtract(left, right)
+    assert pair.seeds == (8, 9)
+    assert pair.estimate.interval == pytest.approx((0.5, 0.0), abs=1e-12)
+
+
+def test_learners_without_a_seed_in_common_are_paired_by_episode_and_both_trainings_count():
+    generator = np.random.default_rng(4)
+    hard = generator.normal(size=(1, 30)) * 5
+    left, right = hard + np.array([[0.0], [2.0], [4.0]]), hard + np.array([[1.0], [3.0]])
+    pair = subtract(Measured(left, (0, 1, 2)), Measured(right, (5, 6)))
+    assert pair.seeds == ()
+    variances = [np.var([0.0, 2.0, 4.0], ddof=1) / 3, np.var([1.0, 3.0], ddof=1) / 2]
+    assert [part.variance for part in pair.estimate.parts[:2]] == pytest.approx(variances)
+    assert pair.estimate.parts[2].variance == pytest.approx(0.0, abs=1e-12)
+
+
+def test_one_seed_on_each_side_is_the_paired_test_over_episodes():
+    left, right = np.random.default_rng(5).normal(size=(2, 1, 30))
+    for seeds in ((0,), (1,)), ((0,), (0,)), ((), ()):
+        pair = subtract(*(Measured(side, own) for side, own in zip((left, right), seeds, strict=True)))
+        assert find_p_value(pair.estimate) == pytest.approx(stats.ttest_rel(left[0], right[0]).pvalue)
 
 
 def test_the_correction_is_that_of_a_worked_example():
@@ -36,7 +76,7 @@ def test_among_equals_one_family_in_twenty_has_a_difference_at_all():
     generator = np.random.default_rng(1)
     false, naive, families = 0, 0, 300
     for values in generator.normal(size=(families, 6, 30)):
-        p_values = [find_p_value(a - b) for a, b in itertools.combinations(values, 2)]
+        p_values = [find_p_value(estimate((a - b)[None])) for a, b in itertools.combinations(values, 2)]
         false += min(correct_by_holm(p_values)) < LEVEL
         naive += min(p_values) < LEVEL
     assert false / families < 0.08

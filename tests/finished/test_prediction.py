@@ -12,7 +12,7 @@ from metarun.finished import prediction
 from metarun.finished.finished_run import find_run
 from metarun.finished.opened_run import open_run
 
-pytestmark = pytest.mark.usefixtures("own_place")
+pytestmark = pytest.mark.usefixtures("own_place", "shared_programs")
 
 # The run
 

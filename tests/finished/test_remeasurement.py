@@ -5,12 +5,12 @@ import shutil
 import pytest
 
 import metarun
-from helpers.runs import evaluate, read_json
+from helpers.runs import evaluate, measured, read_json
 from metarun import errors
 
 
 def test_evaluating_a_run_gives_the_numbers_of_its_result(several):
-    assert evaluate(several) == read_json(several / "result.json")
+    assert evaluate(several) == measured(several)
 
 
 def test_evaluating_a_checkpoint_measures_that_step_of_that_stage_only(several):

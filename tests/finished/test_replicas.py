@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from helpers.runs import evaluate, last_checkpoints, read_arrays, read_episodes, read_json
+from helpers.runs import evaluate, last_checkpoints, measured, read_arrays, read_episodes, read_json
 from metarun import cli, errors
 from metarun.finished import comparison, opened_run, prediction
 from metarun.finished.comparison import Choice
@@ -34,7 +34,7 @@ def test_the_result_shows_each_member_their_mean_and_the_best_by_validation(both
 
 
 def test_evaluation_afterwards_gives_the_result_of_the_run(both):
-    assert json.loads(json.dumps(evaluate(both))) == read_json(both / "result.json")
+    assert json.loads(json.dumps(evaluate(both))) == measured(both)
 
 
 def test_prediction_takes_the_replica_and_the_member_that_it_is_asked_for(both):

@@ -10,7 +10,7 @@ from metarun import base
 from metarun.finished import support_check, training_inputs
 from metarun.finished.support_check import SupportCheck
 
-pytestmark = pytest.mark.usefixtures("own_place")
+pytestmark = pytest.mark.usefixtures("own_place", "shared_programs")
 
 
 def open_nearest(smallest: int = 0):

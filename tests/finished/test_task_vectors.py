@@ -23,7 +23,7 @@ from metarun.finished.finished_run import find_run
 from metarun.finished.opened_run import open_run
 from metarun.finished.task_vectors import EmbeddedRun, TaskVectors
 
-pytestmark = pytest.mark.usefixtures("own_place")
+pytestmark = pytest.mark.usefixtures("own_place", "shared_programs")
 RUN = """
 task: {name: mixture, modes: [sinusoid, line], shots: 4, queries: 4}
 stages:
@@ -93,6 +93,33 @@ def test_vectors_that_tell_the_kind_retrieve_all_and_random_ones_as_many_as_chan
     assert abs(scores["random"]["mean"] - chance) < 2 * scores["random"]["ci95"]
     paired = scores["embedding"]["mean"] - scores["raw"]["mean"]
     np.testing.assert_allclose(scores["above_raw"]["mean"], paired)
+
+
+def test_tasks_that_share_a_class_are_no_neighbours_and_tasks_without_another_are_not_asked_for():
+    """Each task lies nearest to the one that it shares class 1 with; the last one's kind has no other task."""
+    tasks = make_vectors([[0.0], [0.1], [-1.0], [5.0], [9.0]], kind=[0, 1, 0, 1, 2])
+    classes = np.array([[0, 1], [1, 2], [3, 4], [5, 6], [7, 8]])
+    np.testing.assert_array_equal(
+        retrieval.find_shared(classes), np.eye(5, dtype=bool) | (np.add.outer(range(5), range(5)) == 1)
+    )
+    apart = retrieval.score_retrieval(tasks._replace(classes=classes), "euclidean")["kind"]
+    assert (apart["apart"], apart["queries"], apart["embedding"]["mean"]) == (True, 4, 0.5)
+    whole = retrieval.score_retrieval(tasks, "euclidean")["kind"]
+    assert (whole["apart"], whole["queries"], whole["embedding"]["mean"]) == (False, 5, 0.2)
+
+
+def test_a_fact_that_says_which_classes_a_task_has_is_scored_over_all_pairs():
+    tasks = make_vectors([[0.0], [0.1], [5.0], [5.1]], kind=[0, 0, 1, 1])
+    tasks = tasks._replace(classes=np.array([[0, 1], [0, 1], [2, 3], [2, 3]]))
+    scores = retrieval.score_retrieval(tasks, "euclidean")["kind"]
+    assert (scores["apart"], scores["queries"], scores["embedding"]["mean"]) == (False, 4, 1.0)
+
+
+def test_a_character_is_the_class_however_it_is_turned():
+    facts = {"class": np.array([[0, 5], [9, 1]]), "character": np.array([[0, 1], [1, 2]])}
+    np.testing.assert_array_equal(task_vectors.select_classes(facts), facts["character"])
+    np.testing.assert_array_equal(task_vectors.select_classes({"class": facts["class"]}), facts["class"])
+    assert task_vectors.select_classes({"mode": np.zeros(2)}) is task_vectors.select_classes(()) is None
 
 
 def test_a_fact_that_is_a_number_counts_as_the_same_within_a_fifth_of_the_tasks():

@@ -1,5 +1,9 @@
 """Run directories that look finished, without any training."""
 
+import json
+
+import numpy as np
+
 from metarun.runs import manifest
 from metarun.runs.directory import RunDirectory
 
@@ -32,4 +36,14 @@ def make_run(path, values, stages=("maml",), digest="abc", split="test", config=
             }
             manifest.write(manifest.Checkpoint(folder, stage, 7, False, {"seconds": 2.5}, leaves, {}))
         run.write_result(result)
+    return path
+
+
+def make_seeded_run(path, values, seeds, **changes):
+    """Make a finished run with these values [seed, episode]; `changes` are further entries of its result."""
+    make_run(path, values.mean(axis=0))
+    columns = {"inductive/adapted/loss": values, "inductive/adapted/accuracy": -values}
+    np.savez(path / "episodes" / "maml-test.npz", **columns)
+    result = json.loads((path / "result.json").read_text()) | {"seeds": list(seeds)} | changes
+    (path / "result.json").write_text(json.dumps(result))
     return path

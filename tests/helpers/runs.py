@@ -1,11 +1,13 @@
 """Small runs: their configs, how they are trained, and what must be the same in two of them."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from helpers import shared_programs
 from metarun import config, experiment
 from metarun.finished import remeasurement
 from metarun.finished.finished_run import find_run
@@ -59,15 +61,17 @@ def train(
     resume: bool = False,
     progress: Progress | None = None,
     pictures: bool = False,
+    fresh: bool = False,
 ) -> Path:
     """Train in `path`, with the config beside it, and return `path`.
 
     Args:
       pictures: whether they are drawn. They take half of the time of so small a run.
+      fresh: trace and compile all programs anew; else those of an earlier run of the same structure serve again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     run_config = load(path.parent, text, *overrides)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, nullcontext() if fresh else shared_programs.share():
         if not pictures:
             patch.setattr(experiment, "draw_pictures", lambda *_: None)
         experiment.train(run_config, path, resume, ["test"], progress or Progress())
@@ -75,8 +79,10 @@ def train(
 
 
 def evaluate(path: Path, *overrides: str, stage: str | None = None, split: str | None = None) -> dict:
-    """Return the result of `metarun eval` on a run or a checkpoint."""
-    return remeasurement.measure(find_run(path, overrides, stage=stage, split=split), Progress())
+    """Return the result of `metarun eval` on a run or a checkpoint, without what the best possible rule reaches."""
+    with shared_programs.share():
+        result = remeasurement.measure(find_run(path, overrides, stage=stage, split=split), Progress())
+    return {key: value for key, value in result.items() if key != "ceiling"}
 
 
 def read_json(path: Path) -> dict:
@@ -128,8 +134,16 @@ def weights(path: Path) -> dict[str, bytes]:
 
 
 def results(path: Path) -> dict:
-    """Return the result without the path of the run."""
-    return {key: value for key, value in read_json(path / "result.json").items() if key != "run"}
+    """Return the result without the path of the run, and without the seconds that it took."""
+    result = {key: value for key, value in read_json(path / "result.json").items() if key != "run"}
+    for cost in result["costs"].values():
+        del cost["own"]["seconds"], cost["total"]["seconds"]
+    return result
+
+
+def measured(path: Path) -> dict:
+    """Return the result without the costs, as `metarun eval` gives it."""
+    return {key: value for key, value in read_json(path / "result.json").items() if key != "costs"}
 
 
 def assert_same_run(path: Path, reference: Path) -> None:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers import processes
+from helpers import attempts
 from helpers.training_states import Training, training
 from metarun import errors
 from metarun.runs import checkpoints, manifest, state_files
@@ -411,31 +411,19 @@ def test_the_error_that_ends_a_run_is_not_hidden_by_a_failed_save(folder, monkey
     assert "disk is full" in caplog.text
 
 
-SAVE_ON = """
-import sys, pathlib, signal
-from metarun.runs.checkpoints import Checkpoints
-from helpers.training_states import training
-folder, step = pathlib.Path(sys.argv[1]), int(sys.argv[2])
-with Checkpoints(folder, keep=2) as saved:
-    while True:
-        step += 1
-        saved.save(step, *training(step), {"step": step}, best=step % 3 == 0)
-        if step == int(sys.argv[2]) + 1:
-            saved.wait()
-            print("ready", flush=True)
-"""
-
-
 @pytest.mark.fault
-def test_after_kill_9_at_any_moment_the_newest_checkpoint_is_whole(folder, caplog):
-    moments = random.Random(0)
-    newest = 0
-    for _ in range(12):
-        command = [sys.executable, "-c", SAVE_ON, str(folder), str(newest)]
-        with subprocess.Popen(command, env=processes.environment(), stdout=subprocess.PIPE) as process:
-            assert process.stdout.readline() == b"ready\n"  # the first of its saves is over
-            time.sleep(moments.uniform(0.0, 0.4))  # seconds: none to ten more saves
-            process.kill()
+def test_after_kill_9_at_any_moment_the_newest_checkpoint_is_whole(folder, tmp_path, caplog):
+    start = attempts.make_start(["helpers.training_states", "metarun.runs.checkpoints"], attempts.save_on)
+    moments, newest = random.Random(0), 0
+    for index in range(12):
+        ready = tmp_path / f"ready-{index}"
+        process = start(folder, newest, ready)
+        while not ready.exists():  # the first of its saves is over
+            assert process.is_alive()
+            time.sleep(0.005)
+        time.sleep(moments.uniform(0.0, 0.4))  # seconds: none to ten more saves
+        process.kill()
+        process.join()
         found = Checkpoints(folder).newest_valid()
         assert found.step > newest
         assert_same(load(found, training(0)), training(found.step))

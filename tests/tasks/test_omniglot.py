@@ -149,6 +149,16 @@ def test_rotated_classes_are_four_of_each_character_on_the_same_side_of_the_spli
     assert not sides[0] & sides[1] | sides[0] & sides[2] | sides[1] & sides[2]
 
 
+def test_classes_turned_in_training_alone_are_upright_elsewhere(data_root):
+    options = {"rotations": "training", "counts": (5, 5, 5), "ways": 5}
+    turned = {split: episodes(split, **options).facts["quarter_turns"] for split in SPLITS}
+    assert set(np.unique(turned["train"])) == {0, 1, 2, 3}
+    assert not turned["validation"].any() and not turned["test"].any()
+    everything = {(c, t) for c in characters(**options)["train"] for t in range(4)}
+    facts = episodes("train", **options).facts
+    assert set(zip(facts["character"].ravel(), facts["quarter_turns"].ravel(), strict=True)) == everything
+
+
 @pytest.mark.parametrize("rotations", ["random", "classes", "none"])
 def test_classes_of_an_episode_are_different(data_root, rotations):
     facts = episodes(rotations=rotations, **SIDES).facts

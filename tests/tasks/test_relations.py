@@ -1,5 +1,6 @@
 """The relations that task families know between their classes or kinds of tasks."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -54,3 +55,24 @@ def test_a_picture_folder_names_its_training_classes_first_and_finds_their_place
     assert relations.names[:18] == tuple(f"class{index:02}" for index in train)
     places = relations.locate({"class": jnp.asarray(train)})
     np.testing.assert_array_equal(places, np.arange(18))
+
+
+@pytest.mark.parametrize("rotations", ["none", "random"])
+def test_a_support_tells_the_alphabet_of_each_class_turned_as_the_class_is(rotations):
+    options = {"counts": (60, 20, 200), "rotations": rotations, "shots": 2, "ways": 4}
+    family = builders.build_task("omniglot", tells_alphabet=True, **options)
+    plain = builders.build_task("omniglot", **options)
+    names, data = family.problem.relations.names, family.data["test"]
+    found, expected = (
+        jax.device_get(jax.jit(case.sample)(data, jax.random.key(3))) for case in (family, plain)
+    )
+    np.testing.assert_array_equal(found.support.inputs.inputs, expected.support.inputs)
+    np.testing.assert_array_equal(found.query.inputs, expected.query.inputs)
+    alphabets = tuple(dict.fromkeys(name.partition("/")[0] for name in dataset.list_class_names()))
+    concepts = found.support.inputs.concepts.reshape(4, 2)
+    assert (concepts >= 0).any()
+    for way, concept in enumerate(concepts[:, 0]):
+        turn = ("", "@90", "@180", "@270")[found.facts["quarter_turns"][way]]
+        name = alphabets[found.facts["alphabet"][way]] + turn
+        assert concepts[way, 1] == concept
+        assert names[concept] == name if concept >= 0 else name not in names

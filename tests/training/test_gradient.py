@@ -93,7 +93,7 @@ from helpers.loops import FAMILY, make_loop, make_stage
 from metarun import meshes
 from metarun.training import loop as outer_loop
 from metarun.training.loop import State
-from metarun.training.stage_run import make_memory
+from metarun.training.first_memory import make_memory
 
 stage = dataclasses.replace(make_stage(), axes={"replica": 3})
 keys = stage.make_keys()

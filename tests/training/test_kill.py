@@ -8,14 +8,13 @@ import multiprocessing
 import os
 import random
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from helpers.attempts import attempt
+from helpers.attempts import attempt, make_start
 from helpers.runs import BOTH, SEVERAL, SINGLE, assert_same_run, read_json
 
 KILLS = int(os.environ.get("METARUN_KILLS", "100"))
@@ -24,7 +23,6 @@ IMPORTED = [
     "metarun.cli.progress_display",
     "metarun.cli.text_tables",
     "metarun.experiment",
-    "helpers.attempts",
     "helpers.runs",
 ]
 IMPORTED += ["metarun.models.mlp", "metarun.algorithms.maml", "metarun.tasks.sinusoid"]
@@ -40,18 +38,7 @@ pytestmark = pytest.mark.fault
 @pytest.fixture(scope="module")
 def start() -> Callable[..., multiprocessing.Process]:
     """(arguments, file for the messages) -> the process of an attempt, which has just begun."""
-    context = multiprocessing.get_context("forkserver")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # else the server finds no helpers
-        context.set_forkserver_preload(IMPORTED)
-
-        def begin(*arguments) -> multiprocessing.Process:
-            process = context.Process(target=attempt, args=arguments, daemon=True)
-            process.start()
-            return process
-
-        begin([], Path(os.devnull)).join()  # the server is ready once it has served
-    return begin
+    return make_start(IMPORTED, attempt)
 
 
 def finish(process: multiprocessing.Process, messages: Path) -> None:

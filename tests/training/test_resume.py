@@ -12,7 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from helpers.runs import SEVERAL, SINGLE, assert_same_run, last_checkpoints, lines, read_json, results, train
+from helpers import shared_programs
+from helpers.runs import (
+    SEVERAL,
+    SINGLE,
+    assert_same_run,
+    last_checkpoints,
+    lines,
+    read_json,
+    results,
+    train,
+    weights,
+)
 from metarun import errors, signals
 from metarun.progress import Progress
 from metarun.runs import metrics
@@ -85,13 +96,23 @@ def test_a_resumed_run_is_the_uninterrupted_run(single, stop, step, number):
 @pytest.mark.parametrize("chunk", ["1", "null"])
 def test_another_chunk_after_the_interruption_changes_nothing(single, stop, chunk):
     run = stop(SINGLE, "maml", 14)
-    assert_same_run(train(run, SINGLE, f"training.chunk={chunk}", resume=True), single)
+    assert_same_run(train(run, SINGLE, f"training.chunk={chunk}", resume=True, fresh=True), single)
 
 
 @pytest.mark.parametrize(("stage", "step"), [("first", 14), ("second", 4), ("second", 20)])
 def test_a_run_of_several_stages_goes_on_in_the_stage_where_it_was_stopped(several, stop, stage, step):
     run = stop(SEVERAL, stage, step)
     assert_same_run(train(run, SEVERAL, resume=True), several)
+
+
+def test_a_run_of_other_numbers_is_traced_no_more_in_these_tests(single, tmp_path):
+    """Else the suite takes twice as long; see `shared_programs`. A run of another size is traced."""
+    traced = shared_programs.counts["traced"]
+    other = train(tmp_path / "other", SINGLE, "seed=4", "algorithm.inner_lr=0.02", "training.steps=12")
+    assert shared_programs.counts["traced"] == traced
+    assert weights(other).keys() == weights(single).keys() and weights(other) != weights(single)
+    train(tmp_path / "wide", SINGLE, "model.hidden=[9]", "training.steps=2", "evaluation.every=null")
+    assert shared_programs.counts["traced"] == traced + 3  # start, chunk, measurement
 
 
 def test_a_run_may_be_stopped_again_and_again(single, stop):

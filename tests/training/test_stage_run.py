@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
 from helpers.runs import (
     SEVERAL,
@@ -18,7 +19,7 @@ from helpers.runs import (
     train,
     weights,
 )
-from metarun import assembly, errors, hardware, signals
+from metarun import assembly, compilation_cache, errors, signals
 from metarun.evaluation import results, statistics
 from metarun.progress import Progress
 from metarun.runs import checkpoints, files, manifest, metrics
@@ -56,8 +57,8 @@ def replace_losses(monkeypatch, losses: list[float]) -> None:
     """Let the evaluations of the next run find these losses: its validations, then the final one."""
     replacements: Iterator[float] = iter(losses)
 
-    def summarise(values):
-        summary = SUMMARISE(values)
+    def summarise(*arguments):
+        summary = SUMMARISE(*arguments)
         for metrics_of_variant in summary.values():
             metrics_of_variant["loss"]["mean"] = math.nan
         summary["inductive/adapted"]["loss"]["mean"] = next(replacements)
@@ -245,20 +246,31 @@ def test_a_stage_that_draws_as_another_of_its_kind_ends_with_the_same_bits(sever
 
 
 @pytest.fixture
-def cache_events(monkeypatch) -> Iterator[list[str]]:
-    """The events of the cache of compiled programs, in which every program is kept, however small."""
+def cache_events(monkeypatch, tmp_path) -> Iterator[list[str]]:
+    """The events of a new cache of compiled programs, in which every program is kept, however small."""
     events: list[str] = []
-    monkeypatch.setattr(hardware, "use_compilation_cache", lambda: None)
-    before = jax.config.jax_persistent_cache_min_compile_time_secs
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    monkeypatch.setattr(compilation_cache, "use_private_folder", lambda: None)
+    settings = {
+        "jax_enable_compilation_cache": True,
+        "jax_compilation_cache_dir": str(tmp_path / "compiled"),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    set_cache(settings)
     jax.monitoring.register_event_listener(listener := lambda name, **_: events.append(name))
     yield events
     jax.monitoring.unregister_event_listener(listener)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", before)
+    set_cache(before)
+
+
+def set_cache(settings: dict) -> None:
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    jax_cache.reset_cache()
 
 
 def test_other_rates_steps_and_seeds_need_no_new_program(tmp_path, cache_events):
-    train(tmp_path / "first")
+    train(tmp_path / "first", fresh=True)
     cache_events.clear()
     other = (
         "algorithm.inner_lr=0.02",
@@ -266,6 +278,6 @@ def test_other_rates_steps_and_seeds_need_no_new_program(tmp_path, cache_events)
         "training.steps=16",
         "seed=5",
     )
-    train(tmp_path / "second", SINGLE, *other)
+    train(tmp_path / "second", SINGLE, *other, fresh=True)
     assert cache_events.count("/jax/compilation_cache/cache_misses") == 0
     assert cache_events.count("/jax/compilation_cache/cache_hits") >= 3  # start, chunk, measurement

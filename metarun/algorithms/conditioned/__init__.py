@@ -1,8 +1,9 @@
 """MAML whose start, step sizes or layers depend on a vector of the task: chosen, generated or modulated by it.
 
-The vector e(S) of a support S comes from an earlier stage of `task_embedding`, standardised over the tasks that this
-stage begins with, or with `embedding: null` from a set encoder (Deep Sets, arXiv 1703.06114) that is trained together
-with the rest, as in MMAML (Vuorio et al. 2019, 1910.13616). The inner loop descends the support loss L_S,
+The vector e(S) of a support S comes from an earlier stage of `task_embedding`, standardised over the training tasks
+that the stage was fitted to (`statistics: true` there) or else over those that this stage begins with, or with
+`embedding: null` from a set encoder (Deep Sets, arXiv 1703.06114) that is trained together with the rest, as in MMAML
+(Vuorio et al. 2019, 1910.13616). The inner loop descends the support loss L_S,
 
     θ_0 = start(e),    θ_{k+1} = θ_k − α(e) ∘ ∇L_S(θ_k; e),
 
@@ -10,7 +11,7 @@ and the outer objective is the query loss L_Q(θ_K). `uses` says what e does, in
 
     initialisation  offset      θ_0 = θ + g(e)
                     mixture     θ_0 = Σ_c γ_c θ_c: a start for each cluster of tasks, with γ = softmax(−‖e − μ_c‖²)
-                                of learned centres μ_c
+                                of learned centres μ_c, which begin at random or at the clusters of the embedding
     optimizer       layer       α(e) = a ∘ exp(g(e)), one for each array
                     parameter   the same, one for each number
     attention       modulation  every layer is scaled and offset by a linear map of g(e): FiLM (1709.07871), MMAML's τ
@@ -20,6 +21,8 @@ With a `graph` e is first smoothed over the known kinds of tasks and over what t
 weights, as ARML does (Yao et al. 2020, 2001.00745); see `metarun/blocks/relation_graph.py`. A node is the mean vector
 of its kind: the loss gains `memory_weight` times the squared distance of a task's vector from its kind's, which moves
 the node alone.
+
+With `vector: shuffled` e is that of another task, a control: all the weights, and nothing known of the task.
 
 Each g is a perceptron with one hidden layer; a begins at `inner_lr`. With `uses: []` this is MAML, and with
 `inner_steps: 0` the start is the learner. Neither e nor the maps of the modulation change in the inner loop.
@@ -35,7 +38,7 @@ from typing import Annotated, Literal
 import jax
 import jax.numpy as jnp
 
-from metarun import base, trees
+from metarun import base, errors, trees
 from metarun.algorithms.conditioned import expert_bank, vector_source
 from metarun.blocks import inner_loop, modulation, networks, outer_loss, weight_generator
 from metarun.blocks.inner_loop import Learner
@@ -59,6 +62,10 @@ class Config(RelationGraph, InnerLoop, SetEncoder):
     # modulation: the vector modulates every layer; experts: it attends over a bank of parameters.
     attention: Literal["modulation", "experts", "both"] = "modulation"
     clusters: Annotated[int, AtLeast(1)] = 5  # clusters of the mixture, each with a start
+    # Where μ begins: at random, or at the k-means clusters of the stage `embedding`, as many as `clusters`.
+    centres: Literal["random", "embedding"] = "random"
+    # Whose vector conditions a task: its own, or that of another task (a control).
+    vector: Literal["own", "shuffled"] = "own"
     experts: Annotated[int, AtLeast(1)] = 5  # experts in the bank, for each array of the model
     condition: Annotated[int, AtLeast(1)] = 32  # numbers that modulate the layers
 
@@ -69,6 +76,14 @@ class Config(RelationGraph, InnerLoop, SetEncoder):
             raise ValueError("the embedding is not used", "set uses, or embedding: null")
         if self.graph != "none" and not self.uses:
             raise ValueError("the graph smooths a vector that is not used", "set uses, or graph: none")
+        if self.vector == "shuffled" and not self.uses:
+            raise ValueError("the vector is not used, and cannot be shuffled", "set uses, or vector: own")
+        mixes = "initialisation" in self.uses and self.initialisation == "mixture"
+        if self.centres == "embedding" and (self.embedding is None or not mixes):
+            raise ValueError(
+                "there are no clusters to begin at, or no mixture that begins there",
+                "name a stage in embedding and set initialisation: mixture, or centres: random",
+            )
         super().__post_init__()
 
 
@@ -95,8 +110,10 @@ def build(config: Config, model: base.Model, problem: base.Problem, earlier=None
         params = init_params(config, model, model_key, trees.first(episodes.support.inputs))
         if not config.uses:
             return base.Weights({"params": params})
-        weights, size = source.init(vector_key, episodes, earlier)
+        weights, size, centres = source.init(vector_key, episodes, earlier)
         trained = weights.trained | {"params": params} | init_uses(config, use_key, params, size)
+        if config.centres == "embedding":
+            trained["centres"] = check_centres(config, centres)
         return weights._replace(trained=trained)
 
     def adapt(weights: base.Weights, support: base.Examples, points: base.Points | None = None):
@@ -120,7 +137,24 @@ def build(config: Config, model: base.Model, problem: base.Problem, earlier=None
         memory = source.memory_loss(weights, episode)
         return error + config.memory_weight * memory, metrics | {"memory_loss": jax.lax.stop_gradient(memory)}
 
-    return base.Algorithm(init, loss, adapt, predict, watch=adapt)
+    writes_start = bool({"initialisation", "attention"} & set(config.uses))
+    return base.Algorithm(init, loss, adapt, predict, watch=adapt, writes_start=writes_start)
+
+
+def check_centres(config: Config, centres) -> jax.Array:
+    """Return the centres that the mixture begins at.
+
+    Raises:
+      ConfigError: the embedding has no clusters, or another number of them.
+    """
+    count = 0 if centres is None else len(centres)
+    if count != config.clusters:
+        raise errors.ConfigError(
+            f"the stage {config.embedding} has {count} clusters, and the mixture {config.clusters}",
+            "algorithm.clusters",
+            f"set clusters: {config.clusters} in the stage {config.embedding}, or centres: random here",
+        )
+    return centres
 
 
 def is_used(config: Config, use: str, form: str) -> bool:

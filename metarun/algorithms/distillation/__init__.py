@@ -19,7 +19,9 @@ Born-again networks (Furlanello et al. 2018, 1805.04770) are a chain of stages: 
 and the first as `student`.
 
 With `student_shots` the teachers adapt to the whole support and the student to fewer examples: evaluate it with
-`evaluation.shots`. With `share: 0` nothing is distilled, which is the control of such a student.
+`evaluation.shots`. With `share: 0` nothing is distilled, which is the control of such a student. The control of what
+the teachers know is `answers: shuffled`: in every loss the teachers' answers to the queries change places at random, so
+that they are as soft and as many as before and say nothing about the query that they stand beside.
 
 The model of this stage is not used: that of the stage `student` is the student's.
 """
@@ -34,6 +36,7 @@ from metarun.algorithms.distillation import student_support, teacher_distance
 from metarun.blocks import earlier_stages, ensemble, outer_loss
 from metarun.ranges import Above, AtLeast, Between
 
+SHUFFLE = 1  # folded into the key of a loss, which the student's own loss uses, too
 EXAMPLE = base.Example(("maml", "cavia"), {"teachers": ("maml",), "student": "cavia"})
 
 
@@ -52,6 +55,8 @@ class Config:
     share: Annotated[float, Between(0, 1)] = 0.5
     # matches: both: weight of the features beside the outputs.
     feature_weight: Annotated[float, Above(0)] = 1.0
+    # Which query the teachers answer beside each query of the student: the same, or a control's, any of the episode.
+    answers: Literal["own", "shuffled"] = "own"
     # Support examples of a class (without classes: in all) that the student sees; null: all.
     student_shots: Annotated[int, AtLeast(1)] | None = None
 
@@ -97,7 +102,8 @@ def build(config: Config, model: base.Model, problem: base.Problem, earlier=None
         distance = own_loss = 0.0
         if config.share > 0:
             learners = ensemble.adapt(teachers, weights.frozen["teachers"], episode.support)
-            distance = measure(learner, learners, query)
+            teacher_inputs = shuffle(key, query) if config.answers == "shuffled" else query.inputs
+            distance = measure(learner, learners, query, teacher_inputs)
             metrics = metrics | {"matching_loss": distance}
         if config.share < 1:
             own_loss, _ = student.loss(extract_student(weights), episode._replace(support=few), key, progress)
@@ -107,6 +113,13 @@ def build(config: Config, model: base.Model, problem: base.Problem, earlier=None
         return student.update(extract_student(weights), learner, support)  # type: ignore[misc]
 
     return base.Algorithm(init, loss, adapt, student.predict, update if student.update else None)
+
+
+def shuffle(key, query: base.Examples) -> base.PyTree:
+    """Return the inputs of a query in an order at random."""
+    count = jax.tree.leaves(query.inputs)[0].shape[0]
+    order = jax.random.permutation(jax.random.fold_in(key, SHUFFLE), count)
+    return jax.tree.map(lambda leaf: leaf[order], query.inputs)
 
 
 def extract_student(weights: base.Weights) -> base.Weights:

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 def make_distance(
     config: "Config", teachers: Algorithms, student: base.Algorithm, problem: base.Problem
 ) -> Callable:
-    """Make (student's learner, teachers' learners, query) -> D, the distance that `config.matches` names."""
+    """Make (student's learner, teachers' learners, query, teacher inputs) -> D, which `config.matches` names."""
 
-    def compare_outputs(learner, learners, query: base.Examples):
-        teacher_outputs = ensemble.predict(teachers, learners, query.inputs)
+    def compare_outputs(learner, learners, query: base.Examples, teacher_inputs: PyTree):
+        teacher_outputs = ensemble.predict(teachers, learners, teacher_inputs)
         outputs = student.predict(learner, query.inputs)
         return measure_output_distance(problem, outputs, teacher_outputs, query.targets, config.temperature)
 
-    def compare_features(learner, learners, query: base.Examples):
-        teacher_features = ensemble.compute_features(teachers, learners, query.inputs)
+    def compare_features(learner, learners, query: base.Examples, teacher_inputs: PyTree):
+        teacher_features = ensemble.compute_features(teachers, learners, teacher_inputs)
         features = last_layer.compute_features(student.predict, learner, query.inputs, config.student)
         return measure_feature_distance(features, teacher_features)
 

@@ -14,8 +14,10 @@ From the body φ and the last layer W of the stage `pretrained`, one of two lear
 
                          In a classification the base model knows nothing of new classes: its share is uniform.
 
-In a classification the last layer begins anew: drawn at random if the head is free, at zero if not. With no
-inner steps, or reads of the memory, the learner is the base model: that is "before adaptation" in every table.
+In a classification the last layer begins anew: drawn at random if the head is free, at zero if not. Copies of such a
+stage begin with different last layers. With `head: start` it is that of the stage `pretrained`, which must tell as many
+classes apart as an episode has, as after MAML: then all copies begin at one point, as the members of a soup must. With
+no inner steps, or reads of the memory, the learner is the base model: that is "before adaptation" in every table.
 """
 
 from dataclasses import dataclass
@@ -42,6 +44,8 @@ class Config(InnerLoop):
     # gradient: what meta-training changes
     free: tuple[Literal["body", "head", "rates"], ...] = ("body", "head", "rates")
     adapts: Literal["head", "all"] = "all"  # gradient: what the inner steps change
+    # gradient, classification: the first last layer, a new one or that of the stage `pretrained`.
+    head: Literal["new", "start"] = "new"
     width: Annotated[int, AtLeast(1)] = 64  # memory: features of a key
 
     def __post_init__(self):
@@ -55,7 +59,8 @@ def build(config: Config, model: base.Model, problem: base.Problem, earlier=None
     """Build the four functions on the earlier stage `pretrained`.
 
     Returns:
-      An algorithm whose init raises ConfigError if that stage has another model, or no last layer in a regression.
+      An algorithm whose init raises ConfigError if that stage has another model, or no last layer in a regression or
+      with `head: start`.
 
     Raises:
       ValueError: there is no such stage, or the targets are sentences.

@@ -31,6 +31,8 @@ def build(config: "Config", model: base.Model, problem: base.Problem) -> base.Al
     def init(key, episodes: base.Episode, earlier) -> base.Weights:
         inputs, weights = trees.first(episodes.support.inputs), earlier[config.pretrained]
         start = pretrained_body.extract_network(config.pretrained, weights, model, problem.spec, inputs)
+        if base.HEAD not in start and config.head == "start":
+            start[base.HEAD] = pretrained_body.extract_head(config.pretrained, weights, model, inputs)
         if base.HEAD not in start:
             features = backbone.count_features(model, start["body"], inputs)
             head = networks.init_dense(key, features, problem.spec.output_size)

@@ -111,7 +111,7 @@ def add_vector(layers: list[list[Place]], index: int, path: tuple[str, ...], sha
     number = find_number(path)
     if number == float("inf"):
         return
-    if number >= len(layers) or shapes[index] != shapes[layers[int(number)][0].leaf][-1:]:
+    if not 0 <= number < len(layers) or shapes[index] != shapes[layers[int(number)][0].leaf][-1:]:
         raise make_refusal(path)
     layers[int(number)].append(Place(index, 0))
 

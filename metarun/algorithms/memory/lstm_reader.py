@@ -13,12 +13,21 @@ def make_reader(width: int) -> Reader:
     def init(key, size, steps):
         return lstm.init(key, size, width, width)
 
-    def read(cell, sequence, state):
+    def scan(cell, sequence, state):
+        def step(state, row):
+            state = lstm.step(cell, row, *state)
+            return state, state[0]
+
         zeros = jnp.zeros(width, sequence.dtype)
-        start = (zeros, zeros) if state is None else state
-        return jax.lax.scan(lambda state, row: (lstm.step(cell, row, *state), None), start, sequence)[0]
+        return jax.lax.scan(step, (zeros, zeros) if state is None else state, sequence)
+
+    def read(cell, sequence, state):
+        return scan(cell, sequence, state)[0]
+
+    def follow(cell, sequence):
+        return scan(cell, sequence, None)[1]
 
     def answer(cell, state, queries):
         return jax.vmap(lambda query: lstm.step(cell, query, *state)[0])(queries)
 
-    return Reader(init, read, answer, lambda size, steps: width)
+    return Reader(init, read, answer, follow, lambda size, steps: width)

@@ -11,5 +11,8 @@ class Reader(NamedTuple):
     # (layers, sequence [example, feature], memory) -> memory; the memory is None before the first example
     read: Callable
     answer: Callable  # (layers, memory, queries [query, feature]) -> [query, feature]
+    # (layers, sequence [example, feature]) -> [example, feature]: place t is the answer to example t as a query, from
+    # the memory of the examples before it
+    follow: Callable
     answer_size: Callable  # (size of a step, steps) -> how many features an answer has
     continues: bool = True  # whether it can read on from a memory

@@ -16,8 +16,10 @@ With θ the network of the earlier stage `pretrained`, L_S the support loss and 
                     the place of the divergence (Makhzani et al. 2015, 1511.05644)
 
 The first five train nothing. Their `scaling` and PCA, the factorisation and k-means are fitted once, to the training
-tasks of the first step: give such a stage `training: {steps: 1, tasks_per_step: 512, task_chunk: 32}`. It answers
-queries as the earlier stage does. The encoders train from scratch, need no earlier stage, and answer by their decoder.
+tasks of the first step: give such a stage `training: {steps: 1, tasks_per_step: 512, task_chunk: 32}`. With
+`statistics: true` it keeps the mean and the deviation of the vectors of these tasks, by which `conditioned`
+standardises the vectors of all others. It answers queries as the earlier stage does. The encoders train from scratch,
+need no earlier stage, and answer by their decoder.
 
 In a classification, gradients are of cosines with the class means (`head: means`), because the last layer's depend on
 which class has which label; Task2Vec fits a last layer to the task for the same reason.
@@ -65,6 +67,9 @@ class Config:
     clusters: Annotated[int, AtLeast(2)] | None = None  # clusters that k-means makes; null: none
     # How much a task belongs to each cluster; soft: probabilities; hard: 1 for the nearest one, 0 for the others.
     membership: Literal["soft", "hard"] = "soft"
+    # Keep mean and deviation of the vectors over the training tasks of the fit. A later stage standardises by them;
+    # without them by those of its own first tasks, which are fewer.
+    statistics: bool = False
     probes: Annotated[int, AtLeast(2)] = 64  # training tasks whose adapted networks score other tasks
     # Probes that score a task: random ones in the fit, the first ones afterwards.
     observed: Annotated[int, AtLeast(1)] = 32
@@ -79,6 +84,10 @@ class Config:
         if self.source in ENCODERS and self.clusters is not None:
             raise ValueError(
                 f"clusters are fitted before the {self.source} encoder is trained", "set clusters: null"
+            )
+        if self.source in ENCODERS and self.statistics:
+            raise ValueError(
+                f"statistics are kept before the {self.source} encoder is trained", "set statistics: false"
             )
         if self.head == "means" and self.parameters == "head":
             raise ValueError(

@@ -15,12 +15,21 @@ if TYPE_CHECKING:
     from metarun.algorithms.task_embedding import Config
 
 
+class Fit(NamedTuple):
+    """What the vectors of the training tasks of the fit are like."""
+
+    mean: Float[Array, "embed"] | None  # None: the stage does not keep it
+    deviation: Float[Array, "embed"] | None
+    centres: Float[Array, "cluster embed"] | None  # of their clusters; None: there are no clusters
+
+
 class Learner(NamedTuple):
     """A task as a vector, and what answers its queries."""
 
     embedding: Float[Array, "embed"]
     cluster: Float[Array, "cluster"] | None  # the membership in each; None without clusters
     solver: PyTree  # the learner of the earlier stage
+    fit: Fit  # the same for every task
 
 
 def build(
@@ -30,7 +39,7 @@ def build(
 
     Returns:
       An algorithm that trains nothing. Frozen are the weights of that stage ("solver"), its network ("network"), and
-      the fits ("components", "clusters", or "probes" and "factors").
+      the fits ("components", "clusters", "statistics", or "probes" and "factors").
     """
     make_source = probe_scores.make_source if config.source == "collaborative" else make_reduced
     compute_vector, fit = make_source(config, model, problem)
@@ -43,11 +52,13 @@ def build(
         frozen = {"solver": weights, "network": network}
         source_key, cluster_key = jax.random.split(key)
         frozen |= fit(source_key, frozen, episodes.support)
+        if not (config.clusters or config.statistics):
+            return base.Weights((), frozen)
+        vectors = solver_network.map_tasks(lambda support: compute_vector(frozen, support), episodes.support)
         if config.clusters:
-            vectors = solver_network.map_tasks(
-                lambda support: compute_vector(frozen, support), episodes.support
-            )
             frozen["clusters"] = vector_reduction.fit_clusters(cluster_key, vectors, config.clusters)
+        if config.statistics:
+            frozen["statistics"] = {"mean": vectors.mean(axis=0), "deviation": vectors.std(axis=0)}
         return base.Weights((), frozen)
 
     def adapt(weights: base.Weights, support: base.Examples) -> Learner:
@@ -56,7 +67,10 @@ def build(
         if config.clusters:
             hard = config.membership == "hard"
             cluster = vector_reduction.compute_membership(frozen["clusters"], embedding, hard)
-        return Learner(embedding, cluster, solver.adapt(frozen["solver"], support))
+        statistics = frozen.get("statistics", {})
+        centres = frozen["clusters"].centres if config.clusters else None
+        fit = Fit(statistics.get("mean"), statistics.get("deviation"), centres)
+        return Learner(embedding, cluster, solver.adapt(frozen["solver"], support), fit)
 
     def predict(learner: Learner, inputs):
         return solver.predict(learner.solver, inputs)

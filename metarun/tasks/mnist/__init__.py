@@ -21,7 +21,6 @@ that adapts had 70 %. One seed each.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import jax
@@ -126,7 +125,7 @@ def build(config: Config) -> base.TaskFamily:
       DataError: a file is missing, damaged, or not what it should be.
       ValueError: the data lacks a class, or a class has fewer pictures than an episode needs.
     """
-    folder = Path(config.folder).expanduser() if config.folder else None
+    folder = folders.expand_home(config.folder) if config.folder else None
     data = mnist_files.load(folders.data_root(), folder)
     height, width = data.train.images.shape[1:]
     lists = list_classes(config, tuple(np.unique(data.train.labels).tolist()))
