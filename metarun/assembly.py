@@ -159,5 +159,6 @@ def list_changed_options(options: Any) -> dict[str, Any]:
 
 
 def has_option(selection: Selection, name: str) -> bool:
-    """Return whether the selected plug-in has an option of this name."""
-    return any(field.name == name for field in dataclasses.fields(selection.config))
+    """Return whether the selected plug-in has an option of this name, which its other options do not replace."""
+    replaced = getattr(selection.config, "replaced_options", ())
+    return name not in replaced and any(field.name == name for field in dataclasses.fields(selection.config))

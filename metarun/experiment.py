@@ -244,15 +244,18 @@ def draw_pictures(session: Session, stages: list[Stage], trained: dict[str, Trai
         logger.debug("no pictures", exc_info=True)
 
 
-def describe_dry_run(run_config: config.RunConfig, extended: Path | None = None) -> str:
+def describe_dry_run(
+    run_config: config.RunConfig, extended: Path | None = None, resumed: Path | None = None
+) -> str:
     """Build and trace everything, so that what cannot work fails here; return one line about each stage.
 
     Args:
       extended: as of `train`.
+      resumed: the run directory that a training would go on in; None: a new one.
     """
     devices = hardware.select(run_config.accelerator)
     _, stages, shapes = assemble(run_config, devices[0], extended)
-    sources = source_weights.read_all(stages, stages, shapes)
+    sources = source_weights.read_all_records(extended or resumed, stages, shapes)
     lines: list[str] = []
     for stage in stages:
         learners = len(stage.positions)

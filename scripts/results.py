@@ -63,20 +63,27 @@ def is_control(run: Path) -> bool:
     return (run.parent / CONTROLS).is_file() and run.name != METHOD
 
 
+def is_method(run: Path) -> bool:
+    """Return whether a run is a method that was trained with its controls."""
+    return (run.parent / CONTROLS).is_file() and run.name == METHOD
+
+
 def name_run(run: Path) -> str:
     """Return the name of the config that a run is of; that of a method with controls is in the name of its folder."""
-    if run.name == METHOD and (run.parent / CONTROLS).is_file():
+    if is_method(run):
         return run.parent.name.rpartition("-")[0]
     return run_names.name_config(run)
 
 
 def choose_setting(run: Path, settings: Sequence[dict[str, Any]]) -> Setting:
-    """Return the setting that a run is of: a published one, or one that is named after its task."""
-    task = {
-        key.removeprefix("task."): value
-        for key, value in run_names.read_flat_config(run).items()
-        if key.startswith("task.")
-    }
+    """Return the setting that a run is of: a published one, or one that is named after its task.
+
+    The task is that of the evaluation, which may have other ways and shots than the training.
+    """
+    flat = run_names.read_flat_config(run)
+    task = {key.removeprefix("task."): value for key, value in flat.items() if key.startswith("task.")}
+    measured = {key: flat.get(f"evaluation.{key}") for key in ("ways", "shots")}
+    task |= {key: value for key, value in measured.items() if value is not None}
     for setting in settings:
         if all(task.get(key) == value for key, value in setting["task"].items()):
             return Setting(setting["name"], setting["title"], setting["published"])
@@ -95,7 +102,7 @@ def write_section(table: MethodTable, setting: Setting, picture: str | None) -> 
     episodes = table.episodes
     note = f"{episodes['count']} {episodes['split']} episodes ({episodes['hash']}), {table.metric}: "
     note += f"{'higher' if table.higher_is_better else 'lower'} is better."
-    if single := [row.label for row in table.rows if row.seeds == 1]:
+    if single := [name_learner(row.label, row.run) for row in table.rows if row.seeds == 1]:
         note += f" One seed: {', '.join(single)}."
     shown = f"\n\n![{setting.title}: every method with its interval, and how far behind the best]({picture})"
     parts = [f"### {setting.title}", format_markdown_table(header, rows), note, list_sources(setting)]
@@ -110,7 +117,7 @@ def make_cells(number: int, row: Row, table: MethodTable, setting: Setting) -> l
     entry = find_published(row, setting)
     return [
         str(number),
-        row.label,
+        name_learner(row.label, row.run),
         str(row.seeds),
         *(format_score(row.scores.get(mode), table) for mode in table.modes),
         format_score(first.get("behind"), table),
@@ -121,6 +128,12 @@ def make_cells(number: int, row: Row, table: MethodTable, setting: Setting) -> l
         "" if entry is None else format_published(entry, table, setting),
         "" if entry is None else judge(row, entry, table),
     ]
+
+
+def name_learner(label: str, run: Path) -> str:
+    """Return the label of a learner; a method with controls is named as its config."""
+    own = name_run(run) if is_method(run) else ""
+    return own + label.removeprefix(METHOD) if own else label
 
 
 def format_score(score: dict[str, Any] | None, table: MethodTable) -> str:
@@ -172,16 +185,19 @@ def sign(table: MethodTable) -> int:
 
 
 def describe_controls(row: Row, table: MethodTable) -> str:
-    """Return the differences of a method to its controls; "none run" without them."""
+    """Return the differences of a stage of a method to its controls; "none run" without them."""
     file = row.run.parent / COMPARISON
     if row.run.name != METHOD or not file.is_file():
         return "none run"
     compared = json.loads(file.read_text("utf-8"))
+    several = len(read_result(row.run)["stages"]) > 1  # then a label ends with its stage
     lines = []
     for line in compared["differences"]:
+        if several and not line["of"].endswith(f"/{row.stage}"):
+            continue
         text = f"{line['control']}: {format_score(line, table)}"
         lines.append(f"**{text}**" if line["differ"] else text)
-    return f"{compared['mode']}: {'; '.join(lines)}"
+    return f"{compared['mode']}: {'; '.join(lines)}" if lines else "none run"
 
 
 def find_optimum(table: MethodTable) -> dict[str, Any] | None:
@@ -217,7 +233,10 @@ def draw(table: MethodTable, setting: Setting, out: Path) -> str | None:
     place = Path("pictures") / f"results-{setting.name}.png"
     with files.storage_errors(out.parent):
         (out.parent / place.parent).mkdir(parents=True, exist_ok=True)
-    comparison_plot.write_comparison(out.parent / place, compare(paths, Choice(table.modes[0])))
+    compared = compare(paths, Choice(table.modes[0]))
+    for line in compared["ranking"]:
+        line["label"] = name_learner(line["label"], Path(line["run"]))
+    comparison_plot.write_comparison(out.parent / place, compared)
     return place.as_posix()
 
 

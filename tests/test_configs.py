@@ -39,6 +39,8 @@ def test_a_config_loads_and_its_header_names_source_command_and_result(path):
     header = read_header(path)
     for word in ("# Source: ", f"# Command: metarun train configs/{path.relative_to(ROOT)}", "# Result: "):
         assert any(line.startswith(word) for line in header), f"{path} has no line {word!r}"
+    depth = len(path.relative_to(ROOT).parts) - 1
+    assert header[-1] == f"# yaml-language-server: $schema={'../' * depth}schema.json"
     assert max(map(len, header)) <= 120
 
 

@@ -75,7 +75,13 @@ def test_columns_have_nan_where_a_row_has_none():
     assert columns.keys() == {"a", "b", "d"} and columns["a"].tolist() == [1, 2]
     assert np.isnan(columns["b"]).all() and columns["d"].tolist() == ["", "x|y"]
     assert "x\\|y" in str(columns) and "NaN" not in repr(columns)
-    assert views.make_columns([]).count_rows() == 0
+    none = views.make_columns([])
+    assert (none.count_rows(), str(none), repr(none)) == (0, "no rows", "<metarun metrics: 0 rows>")
+
+
+def test_nothing_is_compared_with_nothing_in_three_lines():
+    with pytest.raises(errors.UsageError, match="no run to compare"):
+        metarun.compare([])
 
 
 def test_pictures_are_those_of_the_run(single, tmp_path):

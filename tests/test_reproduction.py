@@ -30,3 +30,20 @@ def test_maml_on_omniglot_learns_characters_that_it_has_never_seen(tmp_path, dat
     unadapted = stage["transductive"]["unadapted"]["accuracy"]
     assert adapted["mean"] - adapted["ci95"] > 0.80
     assert unadapted["mean"] + unadapted["ci95"] < 0.25
+
+
+def test_every_trial_ends_where_the_single_run_with_its_values_does(tmp_path):
+    """Sums of another order part after some hundred steps; the intervals at the end overlap all the same."""
+    rates, seeds, steps = (0.0005, 0.001, 0.002), (0, 1, 2), "training.steps=5000"
+    trials = (
+        f"trials={{seeds: {list(seeds)}, "
+        f"numbers: [{{path: training.optimizer.learning_rate, values: {list(rates)}}}]}}"
+    )
+    together = train_maml("sinusoid/maml.yaml", tmp_path / "trials", steps, "replicas=3", trials)
+    ends = together["inductive"]["adapted"]["loss"]["seeds"]["values"]
+    for end, rate, seed in zip(ends, rates, seeds, strict=True):
+        overrides = [steps, f"training.optimizer.learning_rate={rate}", f"seed={seed}"]
+        alone = train_maml("sinusoid/maml.yaml", tmp_path / str(seed), *overrides)
+        loss = alone["inductive"]["adapted"]["loss"]
+        assert abs(end - loss["mean"]) < 2 * loss["ci95"]
+    assert len(set(ends)) == 3

@@ -15,7 +15,7 @@ the cross-entropies of support and query, both under the mapped prototypes ĉ.
 Where we differ from FEAT: L_support is in place of its contrastive term, which maps the examples of each class by
 themselves; the features are learned from the start and not pre-trained, unless `pretrained` names a stage; nothing is
 dropped out; and ĉ has layer normalisation, as in the authors' code, only with `normalised`. W_o begins at random, or
-with `first_mapping: identity` at zero, so that ĉ = c and the learner begins as a prototypical network. In one shot the
+with `first_mapping: identity` at zero, so that without that ĉ = c, as in a prototypical network. In one shot the
 support is its own prototype: L_support alone is least without any mapping, and `query_weight` says how much it counts.
 As in `protonet`, the model's last layer is not among the weights, and evaluation may have other ways and shots than
 training.

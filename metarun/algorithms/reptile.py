@@ -57,6 +57,11 @@ class Config(InnerSteps):
                 "take inner_optimizer: adam_without_momentum, or carries_moments: false",
             )
 
+    @property
+    def needs_optimizer(self) -> str | None:
+        """The outer optimizer that keeps the moments means of squares: any other may make them negative."""
+        return "sgd" if self.carries_moments else None
+
 
 class Moments(NamedTuple):
     """The memory of Adam without momentum: v̂ = second / weight is a mean without bias, however often it was moved."""

@@ -109,13 +109,16 @@ def compare(
       metric: None: the first one that is not the loss.
 
     Raises:
-      MetarunError: a run is not finished, or they cannot be compared.
+      MetarunError: there is no run, one is not finished, or they cannot be compared.
     """
+    from metarun import errors
     from metarun.api.run import Run
     from metarun.api.views import Comparison
     from metarun.finished import comparison
 
     paths = [Run(run).path for run in runs]
+    if not paths:
+        raise errors.UsageError("there is no run to compare", "metarun.compare", "give two runs or more")
     return Comparison(comparison.compare(paths, comparison.Choice(mode, str(learner), metric)))
 
 

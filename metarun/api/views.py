@@ -84,11 +84,13 @@ class Columns(dict[str, np.ndarray]):
 
     def __repr__(self) -> str:
         """Return the names and the number of rows, in a line."""
-        return f"<metarun metrics: {self.count_rows()} rows of {', '.join(self)}>"
+        return f"<metarun metrics: {self.count_rows()} rows{' of ' * bool(self)}{', '.join(self)}>"
 
     def __str__(self) -> str:
         """Return the first and the last rows as a Markdown table."""
         count = self.count_rows()
+        if not count:
+            return "no rows"
         places = [place for place in range(count) if place < HEAD or place >= count - HEAD]
         rows = [[format_number(column[place]) for column in self.values()] for place in places]
         if len(places) < count:

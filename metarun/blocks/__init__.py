@@ -19,4 +19,5 @@ ensemble.py           earlier stages as members of one ensemble
 related_inputs.py     inputs that say which concept a class belongs to, and models that do not see it
 relation_graph.py     vectors that move towards those of their relatives in a graph
 edge_list.py          a user's own graph, checked line by line
+shuffled_edges.py     the control of a graph: its nodes have changed places
 """

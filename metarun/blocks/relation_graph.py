@@ -31,13 +31,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from metarun import base
 from metarun.base import PyTree
-from metarun.blocks import edge_list
+from metarun.blocks import edge_list, shuffled_edges
+from metarun.blocks.shuffled_edges import Edge
 
 UP, DOWN, PEER, SELF = range(4)  # kinds of edges
 FIRST_SHARPNESS = 8.0  # τ before training: some tens of a thousand nodes get most of the attention
 FIRST_GATE = -2.0  # β before training: a vector moves an eighth of the way
 FIRST_TOLD = 5.0  # κ before training: the concept that a class is told weighs as much as 148 nodes as near
-SHUFFLE_SEED = 0  # of the control with shuffled edges: every run shuffles alike
 SMALLEST = 1e-12  # the least spread of the nodes, s
 
 
@@ -52,9 +52,6 @@ class Graph(NamedTuple):
     weights: np.ndarray  # float32 [edge], w
     # int32 [name], the node of each name of `relations`; -1: it has neither a vector nor an edge
     places: np.ndarray
-
-
-Edge = tuple[int, int, float]  # (member, concept, weight), the first two as places in a list of names
 
 
 def build(
@@ -72,7 +69,7 @@ def build(
       edges: those of the graph, or with the known nodes in other places.
 
     Raises:
-      ValueError: the family has no such nodes, or does not relate them.
+      ValueError: the family has no such nodes, or does not relate them, or no other places change the relations.
       DataError: the edge list is missing or wrong.
     """
     if graph == "none":
@@ -102,20 +99,10 @@ def read_edges(path: str, relations: base.Relations) -> tuple[int, list[Edge]]:
     return len(names), [(places[row.member], places[row.concept], row.weight) for row in rows]
 
 
-def shuffle_known(edges: list[Edge], known: int) -> list[Edge]:
-    """Return the edges after the known nodes have changed places. No node gets an edge to itself or one twice."""
-    order = np.random.default_rng(SHUFFLE_SEED).permutation(known)
-
-    def move(place: int) -> int:
-        return int(order[place]) if place < known else place
-
-    return [(move(member), move(concept), weight) for member, concept, weight in edges]
-
-
 def index_nodes(relations: base.Relations, names: int, edges: list[Edge], shuffled: bool = False) -> Graph:
     """Return the graph with both directions of every edge, without names that have neither a vector nor an edge."""
     known = relations.known
-    edges = shuffle_known(edges, known) if shuffled else edges
+    edges = shuffled_edges.shuffle(edges, known) if shuffled else edges
     concept_places = sorted({place for edge in edges for place in edge[:2]} - set(range(known)))
     nodes = np.arange(names)  # the node of each name
     nodes[concept_places] = known + np.arange(len(concept_places))

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from metarun import base
+from metarun.blocks import related_inputs
 
 
 def require_ways(problem: base.Problem, algorithm: str) -> int:
@@ -53,5 +54,6 @@ def as_numbers(spec: base.Spec, targets: base.PyTree, size: int) -> Float[Array,
 
 
 def join(support: base.Examples, query: base.Examples) -> base.Examples:
-    """Return the examples of both."""
+    """Return the examples of both, without the concepts that a support may say its classes belong to."""
+    support = support._replace(inputs=related_inputs.drop_concepts(support.inputs))
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), support, query)

@@ -164,6 +164,8 @@ def make_neighbour_row(line: dict[str, Any]) -> list[str]:
 
 def make_row(line: dict[str, Any]) -> list[str]:
     """Return the cells of one run."""
+    from metarun.finished.costs import measure
+
     cost = line["cost"]
     return [
         line["name"],
@@ -171,7 +173,7 @@ def make_row(line: dict[str, Any]) -> list[str]:
         format_mean(line),
         *(format_count(cost[key]) for key in ("steps", "seconds", "earlier_seconds")),
         "" if cost["flops"] is None else f"{cost['flops']:.3g}",
-        format_count(cost["parameters"]),
+        format_count(measure(cost, "parameters")),
         line["says"],
     ]
 
@@ -183,8 +185,9 @@ def make_note(whole: dict[str, Any]) -> str:
     over = f"{seeds} seeds, differences by pairs of seed and episode"
     if seeds == 1:
         over = "one seed: says nothing about training noise; differences by pairs of episodes"
+    alone = ", in brackets over the seeds alone" * (seeds > 1)
     return (
         f"{whole['metric']}: {better} is better; {whole['mode']}; {episodes['count']} {episodes['split']} episodes "
-        f"({episodes['hash']}), {over}\nmean ± 95 % interval; p corrected for all lines of a table together "
-        "(Holm); before: seconds of the stages that it stands on, which the FLOPs include"
+        f"({episodes['hash']}), {over}\nmean ± 95 % interval{alone}; p corrected for all lines of a "
+        "table together (Holm); before: seconds of the stages that it stands on, whose FLOPs and parameters count, too"
     )

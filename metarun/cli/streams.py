@@ -10,6 +10,7 @@ import codecs
 import errno
 import io
 import os
+import select
 import sys
 import threading
 from typing import Any, TextIO
@@ -37,13 +38,15 @@ class OutputFile(io.FileIO):
     reader_left = False
 
     def write(self, content: Any, /) -> int:
-        """Write the bytes.
+        """Write the bytes; wait for the reader of a pipe that is full, also where the pipe itself would not wait.
 
         Raises:
           OSError: they cannot be written, for another reason than that nobody reads.
         """
         try:
-            return super().write(content) or len(memoryview(content))
+            while (written := super().write(content)) is None:
+                select.select([], [self], [])
+            return written
         except OSError as error:
             if error.errno != errno.EPIPE:
                 raise

@@ -79,7 +79,7 @@ def train(
         typer.echo(config.to_yaml(run_config), nl=False)
         return
     if dry_run:
-        try_out(run_config, cost, extended)
+        try_out(run_config, cost, extended, taken_up)
     else:
         carry_out(run_config, name, taken_up or run_dir, resume, extended)
 
@@ -117,8 +117,12 @@ def carry_out(
     typer.echo(result["run"])
 
 
-def try_out(run_config: "RunConfig", cost: bool, extended: Path | None) -> None:
-    """Build everything and print what would be trained, or what it would cost. Trains nothing."""
+def try_out(run_config: "RunConfig", cost: bool, extended: Path | None, resumed: Path | None) -> None:
+    """Build everything and print what would be trained, or what it would cost. Trains nothing.
+
+    Args:
+      extended: the finished run that it would go on with; resumed: the run that it would go on in. None: there is none.
+    """
     from metarun import experiment
     from metarun.cli import cost_report, progress_display
     from metarun.data import observers
@@ -129,7 +133,7 @@ def try_out(run_config: "RunConfig", cost: bool, extended: Path | None) -> None:
         cost_report.print_costs(costs)
     else:
         with progress_display.show_preparation():
-            described = experiment.describe_dry_run(run_config, extended)
+            described = experiment.describe_dry_run(run_config, extended, resumed)
         typer.echo(described)
 
 

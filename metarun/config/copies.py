@@ -74,14 +74,14 @@ def copy_config(name: str, to: Path | None) -> Path:
 def merge_text(name: str, file: Path) -> str:
     """Return the header of a config and its whole content, without `extends`."""
     source = shipped.find_root() / f"{name}{shipped.SUFFIX}"
-    header = [f"# {line}".rstrip() for line in shipped.read_header(name)]
+    text, lines = source.read_text("utf-8"), shipped.read_header(name)
+    header = [f"# {line}".rstrip() for line in lines if not line.startswith(shipped.MODELINE)]
     header = [f"# Command: metarun train {file}" if "# Command:" in line else line for line in header]
-    text = source.read_text("utf-8")
     if re.search(rf"^{base_file.EXTENDS}:", text, re.MULTILINE):
         content = base_file.read(source).value
         body = yaml.dump(content, Dumper=yaml_file.Dumper, sort_keys=False, default_flow_style=None)
     else:
-        body = "\n".join(text.splitlines()[len(header) :]) + "\n"
+        body = "\n".join(text.splitlines()[len(lines) :]) + "\n"
     return "\n".join([*header, body.lstrip("\n")])
 
 

@@ -1,7 +1,7 @@
 """A configuration, or an override, that somebody writes as values of Python in the place of text."""
 
+import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -52,11 +52,11 @@ def dump(value: Any, where: str) -> str:
 
 
 def simplify(value: Any) -> Any:
-    """Return a value without numpy's types, tuples and paths."""
+    """Return a value without numpy's types and tuples; what has a path, such as a Run, is its path."""
     if isinstance(value, Mapping):
         return {key: simplify(member) for key, member in value.items()}
     if isinstance(value, list | tuple | range):
         return [simplify(member) for member in value]
-    if isinstance(value, Path):
-        return str(value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     return value.tolist() if hasattr(value, "tolist") else value

@@ -139,7 +139,12 @@ def _bind_file(mapping: dict[str, Any], origin: Origin) -> RunConfig:
 
 def _bind_form(mapping: dict[str, Any], origin: Origin) -> RunConfig:
     if "stages" not in mapping:
-        return binder.bind(SingleStage, mapping, origin).to_run()
+        single = binder.bind(SingleStage, mapping, origin)
+        try:
+            return single.to_run()
+        except ValueError as error:
+            said, *remedies = error.args
+            raise origin.make_error("algorithm", said, *(remedies or ["change it"])) from None
     for key in STAGE_KEYS:
         if key in mapping:
             what = f"there are both stages and a {key} beside them"

@@ -7,6 +7,7 @@ from metarun.config.origin import make_error, suggest
 
 PACKAGE = Path(__file__).parents[1]
 SUFFIX = ".yaml"
+MODELINE = "yaml-language-server:"  # begins the line of a header that tells editors where the schema is
 
 
 def find_root() -> Path:

@@ -61,7 +61,9 @@ def read(file: Path, result: dict[str, Any]) -> Columns | None:
         metrics = kept.pop("metrics")
         if kept != identify(result):
             return None
-        return {name: np.array([float(value) for value in values]) for name, values in metrics.items()}
+        columns = {name: np.array([float(value) for value in values]) for name, values in metrics.items()}
+        whole = all(len(column) == result["episodes"]["count"] for column in columns.values())
+        return columns if columns and whole else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

@@ -83,7 +83,9 @@ def add_recorded(saved: Cost, recorded: Mapping[str, Any] | None, members: int =
         all_parameters=shares["parameters"],
         adaptation_flops=recorded["adaptation"]["flops"],
         prediction_flops=recorded["prediction"]["flops"],
-        flops_at_least=bool(total.get("at_least") or recorded["adaptation"].get("at_least")),
+        flops_at_least=any(
+            part.get("at_least") for part in (total, recorded["adaptation"], recorded["prediction"])
+        ),
         ended_by=own["ended_by"],
         replicas=recorded["replicas"],
     )

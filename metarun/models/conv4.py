@@ -37,6 +37,13 @@ class Config:
     # measured to be faster on the device. They differ by rounding alone.
     convolution: Literal["auto", "products", "native"] = "auto"
 
+    def __post_init__(self):
+        if self.inductive == "support_and_query" and self.normalisation != "batch":
+            raise ValueError(
+                f"no query joins its support where normalisation is {self.normalisation}",
+                "set normalisation: batch, or inductive: support",
+            )
+
 
 class Block(nn.Module):
     """Convolution, normalisation, modulation by a condition if there is one, ReLU, and half the height and width."""

@@ -27,7 +27,7 @@ _CAUSES = {
     errno.EACCES: ("permission denied", _PERMISSIONS),
     errno.EPERM: ("operation not permitted", _PERMISSIONS),
     errno.EROFS: ("the disk is mounted read-only", _PERMISSIONS),
-    errno.ENOENT: ("the folder is gone", "do not move or remove a run while it is written"),
+    errno.ENOENT: ("there is no such folder", "make it; and do not move or remove a run while it is written"),
     errno.EEXIST: ("a file is there, and a folder is needed", _KIND),
     errno.ENOTDIR: ("a file is on the way, and a folder is needed", _KIND),
     errno.EISDIR: ("a folder is there, and a file is needed", _KIND),
@@ -54,10 +54,19 @@ def storage_errors(path: Path) -> Iterator[None]:
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file as one step: a reader finds the old content or the new, also after a power cut.
 
+    What is no file, such as a pipe or /dev/stdout, is written to and stays what it is.
+
     Raises StorageError, and leaves the old content, when the disk refuses.
     """
-    temporary = temporary_beside(path)
     with storage_errors(path):
+        path.parent.stat()  # a folder that is missing is named here; else the temporary file would be
+        if path.is_dir():
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if path.exists() and not path.is_file():
+            with path.open("wb") as stream:
+                stream.write(content)
+            return
+        temporary = temporary_beside(path)
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
             try:

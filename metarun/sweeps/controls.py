@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from metarun import config, errors
 from metarun.config.control_section import METHOD
-from metarun.runs import directory
+from metarun.runs import directory, stage_reference
 from metarun.sweeps import probe
 from metarun.sweeps.probe import StageFlops
 from metarun.sweeps.request import FIXED, SEED
@@ -91,13 +91,13 @@ def make_plan(
     """
     run = file if file.is_dir() else None
     file = file / directory.CONFIG if run else file
-    base = config.load(file, overrides)
+    base = config.load(file, overrides, stage_reference.find_stage)
     refuse_impossible(base, file)
     replicas = seeds or max(base.replicas, LEAST_SEEDS)
     planned = [plan_control(file, base, control, overrides, replicas) for control in base.controls]
     names = [stage.name for stage in base.stages]
     last = max(names.index(stage) for run in planned for stage in run.against)
-    unchanged = config.load(file, [*overrides, f"replicas={replicas}"])
+    unchanged = config.load(file, [*overrides, f"replicas={replicas}"], stage_reference.find_stage)
     method = PlannedRun(METHOD, "the method", names[last], (), cut(unchanged, last))
     controls = list(planned)
     if any(control.budget == "method" for control in base.controls):
@@ -136,7 +136,8 @@ def plan_control(
             what = f"a control cannot change {head}, because all must answer the same episodes with the same seeds"
             raise errors.ConfigError(what, where, f"leave {change} out, or write a config of its own")
     try:
-        changed = config.load(file, [*overrides, *control.changes, f"replicas={replicas}"])
+        texts = [*overrides, *control.changes, f"replicas={replicas}"]
+        changed = config.load(file, texts, stage_reference.find_stage)
     except errors.ConfigError as error:
         raise errors.ConfigError(f"{error.what} ({error.where})", where, error.remedy) from None
     against = [find_stage(base, name, "against", where) for name in control.against or [None]]

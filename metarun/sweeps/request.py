@@ -1,5 +1,6 @@
 """What a sweep was asked for, by the command line and the `sweep:` section of the file, checked at once."""
 
+import functools
 import hashlib
 import itertools
 import json
@@ -9,6 +10,7 @@ from typing import Any, Literal, NamedTuple, cast, get_args
 
 from metarun import config
 from metarun.config import base_file
+from metarun.config.foreign_stages import Locate
 from metarun.config.origin import Origin, choose, make_error
 from metarun.config.run_file import SWEEP as SECTION
 from metarun.errors import UsageError
@@ -37,6 +39,9 @@ class Request(NamedTuple):
     trials: int | None  # settings that are tried; None: all of the grid
     halve: int | None  # one of so many goes on at each rung; None: all train to the end
     base: config.RunConfig  # what all settings begin from
+    # Finds other runs that the file names. The same name is the same run for all settings, also if a run is begun
+    # meanwhile.
+    locate: Locate = stage_reference.find_stage
 
     def load(self, setting: Mapping[str, Any], extra: Iterable[str] = ()) -> config.RunConfig:
         """Return the config of a setting.
@@ -45,7 +50,7 @@ class Request(NamedTuple):
           ConfigError: the setting is impossible.
         """
         chosen = [f"{key}={grammar.format_value(value)}" for key, value in setting.items()]
-        return config.load(self.file, [*self.overrides, *chosen, *extra], stage_reference.find_stage)
+        return config.load(self.file, [*self.overrides, *chosen, *extra], self.locate)
 
     def list_grid(self) -> list[Setting]:
         """Return all settings of the grid; the last axis changes fastest."""
@@ -102,12 +107,15 @@ def read(
     trials = trials if trials is not None else read_count(section, "trials", 1, origin)
     halve = halve if halve is not None else read_count(section, "halve", 2, origin)
     searched = tuple(axis for key, axis in axes.items() if key != SEED)
-    base = config.load(file, overrides, stage_reference.find_stage)
+    locate = functools.cache(stage_reference.find_stage)
+    base = config.load(file, overrides, locate)
     seeds = tuple(range(base.seed, base.seed + base.replicas))
     if SEED in axes:
         refuse_both(base, axes[SEED])
         seeds = axes[SEED].values
-    request = Request(file, tuple(overrides), searched, seeds, cast(Search, chosen), trials, halve, base)
+    request = Request(
+        file, tuple(overrides), searched, seeds, cast(Search, chosen), trials, halve, base, locate
+    )
     check(request)
     return request
 

@@ -86,6 +86,11 @@ class Config:
                 raise ValueError(f"{self.ways} ways need more than the {classes} classes of the {name} split")
 
     @property
+    def replaced_options(self) -> tuple[str, ...]:
+        """The options in whose place others stand: a stream has presentations for shots and queries."""
+        return ("shots", "queries") if self.presentations else ()
+
+    @property
     def characters(self) -> tuple[int, ...]:
         """How many characters are in train, validation and test."""
         return self.counts or COUNTS[self.split]

@@ -61,7 +61,7 @@ def count_seconds_left(training: Training, seconds: float) -> float | None:
 
 
 def settle(stages: Sequence[Stage], shapes: Mapping[str, base.Weights], tasks: Tasks) -> list[Stage]:
-    """Return the stages with the number of steps wherever there is a budget in FLOPs.
+    """Return the stages with the number of steps wherever there is a budget in FLOPs. Taken stages stay as they are.
 
     Args:
       shapes: of the weights of each stage, by its name.
@@ -72,6 +72,8 @@ def settle(stages: Sequence[Stage], shapes: Mapping[str, base.Weights], tasks: T
 
     def settle_stage(stage: Stage) -> int | None:
         training = stage.training
+        if stage.settings.taken_from is not None:  # it was trained in another run, perhaps on another task
+            return training.steps
         if training.flops is not None:
             return min(training.last_step, count_steps(stage, shapes[stage.name], tasks))
         if training.steps is None and reads_progress(stage, shapes[stage.name], tasks):

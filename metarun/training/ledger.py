@@ -13,7 +13,8 @@ For each stage {"replicas", "members",
 - `total` adds the stages that this one stands on: those whose weights its start reads, and what they stand on. It is
   found in the traced start, so that no option has to be known. Their frozen weights are counted once, where they were
   trained.
-  A stage that starts from the weights of another run (`init_from`) carries the total of the stage there, too.
+  A stage that starts from the weights of another run (`init_from`) carries the total of the stage there, too, also
+  where it was taken from the run that has started it so (`taken_from`).
 - One adaptation is that of one learner to the support of one episode, as it is evaluated, in the first mode; `bytes` is
   the memory of what it gives. One prediction is the answer to one example, an equal share of the queries' cost.
 
@@ -160,10 +161,22 @@ def read_inherited(sources: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
     Their parameters count once, in the stage that goes on with them.
     """
-    records = {
-        name: record for name, record in sources.get("stages", {}).items() if record["key"] == "init_from"
-    }
-    return {name: {**(record.get("cost") or {}), "parameters": 0} for name, record in records.items()}
+    records = sources.get("stages", {})
+    starts = {name: find_start_cost(record) for name, record in records.items()}
+    return {name: {**cost, "parameters": 0} for name, cost in starts.items() if cost is not None}
+
+
+def find_start_cost(record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what the weights had cost that a stage, or the stage that it is taken from, started with.
+
+    Args:
+      record: of the stage in sources.json.
+
+    Returns:
+      {} if the cost is not known; None if the stage did not start from another run.
+    """
+    cost: dict[str, Any] | None = record.get("cost") or {}
+    return cost if record["key"] == "init_from" else record.get("start_cost")
 
 
 def read_total(run: Path, stage: str) -> dict[str, Any] | None:

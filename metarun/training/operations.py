@@ -19,7 +19,7 @@ def count_flops(jaxpr: Any) -> float:
         if equation.primitive.name == "shard_map":  # its program is that of one device
             times = equation.params["mesh"].size
         total += count_own_flops(equation)
-        total += times * sum(count_flops(inner) for inner in list_inner_jaxprs(equation.params))
+        total += times * sum(map(count_flops, list_inner_jaxprs(equation)))
     return total
 
 
@@ -27,7 +27,7 @@ def count_open_loops(jaxpr: Any) -> int:
     """Count the loops that multiply matrices and whose length is not known before they run: their FLOPs count once."""
     total = 0
     for equation in jaxpr.eqns:
-        inner = list_inner_jaxprs(equation.params)
+        inner = list_inner_jaxprs(equation)
         is_open = equation.primitive.name == "while" and any(map(count_flops, inner))
         total += is_open + sum(map(count_open_loops, inner))
     return total
@@ -47,8 +47,14 @@ def count_own_flops(equation: Any) -> float:
     return 2.0 * equation.outvars[0].aval.size * products
 
 
-def list_inner_jaxprs(params: dict[str, Any]) -> list[Any]:
-    """Return the programs within the parameters of an operation."""
+def list_inner_jaxprs(equation: Any) -> list[Any]:
+    """Return the programs that an operation runs.
+
+    The solution of a linear system has four, of which only `solve` runs: the others are for its derivatives.
+    """
+    params = equation.params
+    if equation.primitive.name == "custom_linear_solve":
+        params = {"solve": params["jaxprs"].solve}
     values = [
         member for value in params.values() for member in (value if isinstance(value, tuple) else [value])
     ]

@@ -2,7 +2,7 @@
 
 import jax
 
-from metarun import base
+from metarun import base, errors
 from metarun.runs import checkpoints
 from metarun.runs.checkpoints import Checkpoint
 from metarun.stages import Stage, Trained
@@ -16,6 +16,9 @@ def find(session: Session, stages: list[Stage]) -> dict[str, Checkpoint]:
 
     A stage whose last checkpoint is damaged is trained to its end again, and the stages after it from their start.
     The first process looks, and tells the others.
+
+    Raises:
+      CheckpointError: a stage has to begin again with the weights of another run, and its start is gone.
     """
     begun = look_for(session, stages) if session.processes.is_first else {}
     heads = {name: (checkpoint.step, checkpoint.best, checkpoint.facts) for name, checkpoint in begun.items()}
@@ -40,6 +43,12 @@ def look_for(session: Session, stages: list[Stage]) -> dict[str, Checkpoint]:
             if newest := saved.newest_valid():
                 begun[stage.name] = newest
                 metrics_bytes = max(metrics_bytes, read_facts(newest).metrics_bytes)
+            elif stage.settings.init_from is not None:
+                what = (
+                    f"the weights of another run that the stage {stage.name} starts from are damaged or gone"
+                )
+                remedy = f"resume the run once more, while {stage.settings.init_from} is there"
+                raise errors.CheckpointError(what, str(saved.folder), remedy)
         if stage.settings.taken_from is not None:
             continue
         finished = stage.name in begun and is_finished(stage, begun[stage.name])

@@ -5,7 +5,6 @@ A start is the checkpoint of step 0, and has no memory of the optimizer; a taken
 that it reached.
 """
 
-import hashlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,13 +16,11 @@ import numpy as np
 from metarun import assembly, base, config, errors
 from metarun.base import PyTree
 from metarun.config import differences, foreign_stages
-from metarun.runs import checkpoints, code_copies, directory, manifest, stage_reference, state_files
-from metarun.runs.checkpoints import Checkpoint
+from metarun.runs import checkpoints, code_copies, directory, stage_reference
+from metarun.runs.checkpoints import Checkpoint, Checkpoints
 from metarun.runs.directory import RunDirectory
 from metarun.stages import Stage
-from metarun.training import ledger
-
-MOST_LEAVES = 3  # that are named in an error
+from metarun.training import ledger, source_leaves
 
 logger = logging.getLogger("metarun")
 
@@ -38,15 +35,19 @@ class Source(NamedTuple):
 
     def describe(self) -> dict[str, Any]:
         """Return what the run records of the source."""
-        path = self.checkpoint.path
-        return {
+        run, stage = self.checkpoint.path.parents[2], self.checkpoint.stage
+        described = {
             "key": self.key,
-            "run": str(path.parents[2]),
-            "stage": self.checkpoint.stage,
+            "run": str(run),
+            "stage": stage,
             "step": self.checkpoint.step,
             "weights_sha256": self.digest,
-            "cost": ledger.read_total(path.parents[2], self.checkpoint.stage),  # null: it is not recorded
+            "cost": ledger.read_total(run, stage),  # null: it is not recorded
         }
+        before = stage_reference.read_records(run).get("stages", {}).get(stage)
+        if self.key == foreign_stages.TAKEN and before is not None:
+            described["start_cost"] = ledger.find_start_cost(before)
+        return described
 
 
 def settle(
@@ -64,13 +65,7 @@ def settle(
       ConfigError: the weights do not fit the stage.
       MetarunError: the other run is gone or damaged.
     """
-    missing = []
-    for stage in stages:
-        if name_source(stage) is not None:
-            with run.checkpoints(stage.name, 1) as saved:
-                if saved.newest_valid() is None:
-                    missing.append(stage)
-    sources = read_all(missing, stages, shapes)
+    sources = read_all(list_missing(run.path, stages), stages, shapes)
     if not sources:
         return
     warn_of_other_tasks(run_config, sources)
@@ -86,13 +81,33 @@ def settle(
         logger.info("%s has the weights of %s", name, source.checkpoint.path)
 
 
-def describe(source: Source | None, training: str) -> str:
-    """Return how a stage is trained, with the source that it has in another run."""
-    if source is None:
+def list_missing(run: Path, stages: Sequence[Stage]) -> list[Stage]:
+    """Return the stages that have something from another run, and no checkpoint in the run."""
+    folder = run / "checkpoints"
+    foreign = [stage for stage in stages if name_source(stage) is not None]
+    return [stage for stage in foreign if Checkpoints(folder / stage.name).newest_valid() is None]
+
+
+def read_all_records(
+    run: Path | None, stages: Sequence[Stage], shapes: Mapping[str, base.Weights]
+) -> dict[str, dict[str, Any]]:
+    """Return what sources.json has of the stages, or would have of those that a run has no weights of yet.
+
+    Args:
+      run: that has weights already; None: a new run.
+      shapes: of the weights of each stage, by its name.
+    """
+    sources = read_all(list_missing(run, stages) if run else stages, stages, shapes)
+    known = stage_reference.read_records(run).get("stages", {}) if run else {}
+    return {**known, **{name: source.describe() for name, source in sources.items()}}
+
+
+def describe(record: Mapping[str, Any] | None, training: str) -> str:
+    """Return how a stage is trained, with the record of the source that it has in another run."""
+    if record is None:
         return training
-    run = source.checkpoint.path.parents[2]
-    place = f"step {source.checkpoint.step} of {source.checkpoint.stage} in {run}"
-    if source.key == foreign_stages.TAKEN:
+    place = f"step {record['step']} of {record['stage']} in {record['run']}"
+    if record["key"] == foreign_stages.TAKEN:
         return f"taken from {place}, and not trained"
     return f"{training}, from {place}"
 
@@ -146,9 +161,11 @@ def read(stage: Stage, stages: Sequence[Stage], shapes: base.Weights) -> Source:
             "name a stage without such trials",
         )
         raise errors.ConfigError(what, where, remedy)
-    arrays = load(checkpoint, replace_axes(shapes, stage.axes, axes), name_leaves(stage, stages), where)
+    arrays, digest = source_leaves.read(
+        checkpoint, replace_axes(shapes, stage.axes, axes), name_leaves(stage, stages), where
+    )
     weights = jax.tree.map(lambda leaf: spread(leaf, axes, stage.axes), arrays)
-    return Source(key, checkpoint, weights, hash_leaves(arrays))
+    return Source(key, checkpoint, weights, digest)
 
 
 def find_settings(run_config: config.RunConfig, name: str | None, where: str) -> config.Stage:
@@ -217,68 +234,6 @@ def name_leaves(stage: Stage, stages: Sequence[Stage]) -> dict[str, str]:
     foundations = foreign_stages.list_foundations([other.settings for other in stages], stage.settings)
     sources = {other.name: stage_reference.find_stage(str(other.taken_from))[1] for other in foundations}
     return {name: str(there) for name, there in sources.items()}
-
-
-def load(checkpoint: Checkpoint, shapes: PyTree, names: Mapping[str, str], where: str) -> PyTree:
-    """Return the weights of a checkpoint of another run in the structure of `shapes`, as arrays of numpy.
-
-    Args:
-      names: of stages here and there; see `name_leaves`.
-
-    Raises:
-      ConfigError: the leaves are not the same, or are not finite.
-    """
-
-    def rename(leaf: str) -> str:
-        for here, there in names.items():
-            leaf = leaf.replace(f"[{here!r}]", f"[{there!r}]")
-        return leaf
-
-    leaves, structure = state_files.flatten(manifest.WEIGHTS, shapes)
-    expected = {rename(name): leaf for name, leaf in leaves.items()}
-    refuse_difference(checkpoint, state_files.describe(expected), where)
-    arrays = state_files.read(checkpoint.path / manifest.WEIGHTS, expected)
-    for name, array in arrays.items():
-        if not np.isfinite(np.asarray(array, float)).all():
-            remedy = "name another step of it, RUN/checkpoints/STAGE/STEP, or another run"
-            raise errors.ConfigError(f"{shorten(name)} of the other run is not finite", where, remedy)
-    return structure.unflatten(arrays[name] for name in expected)
-
-
-def refuse_difference(checkpoint: Checkpoint, expected: Mapping[str, manifest.Leaf], where: str) -> None:
-    """Refuse weights that are not those of the stage; the error names the first leaves that differ.
-
-    Raises:
-      ConfigError: a leaf is missing on one side, or has another shape or dtype.
-    """
-    saved = {name: leaf for name, leaf in checkpoint.leaves.items() if name.startswith(manifest.WEIGHTS)}
-    names = sorted(name for name in saved.keys() | expected.keys() if saved.get(name) != expected.get(name))
-    if not names:
-        return
-    pairs = [
-        f"{shorten(name)} is {checkpoints.format_leaf(saved.get(name))} there and "
-        f"{checkpoints.format_leaf(expected.get(name))} here"
-        for name in names[:MOST_LEAVES]
-    ]
-    more = f", and {len(names) - MOST_LEAVES} more differ" if len(names) > MOST_LEAVES else ""
-    what = f"the weights of {checkpoint.stage} do not fit: {'; '.join(pairs)}{more}"
-    remedy = "use the task's sizes, the model and the algorithm of the other run, or name another run"
-    raise errors.ConfigError(what, where, remedy)
-
-
-def shorten(leaf: str) -> str:
-    """Return the name of a leaf without the word that all begin with."""
-    return leaf.removeprefix(f"{manifest.WEIGHTS}.")
-
-
-def hash_leaves(weights: PyTree) -> str:
-    """Return the SHA-256 of names, dtypes, shapes and bytes of all leaves, in the order of the names."""
-    digest = hashlib.sha256()
-    leaves, _ = state_files.flatten(manifest.WEIGHTS, weights)
-    for name, leaf in sorted(leaves.items()):
-        digest.update(f"{name} {leaf.dtype} {list(leaf.shape)}\n".encode())
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()
 
 
 def warn_of_other_tasks(run_config: config.RunConfig, sources: Mapping[str, Source]) -> None:

@@ -105,7 +105,7 @@ def list_task_bytes(jaxpr: Any) -> Iterator[int]:
             share, rest = divmod(variable.aval.size, TRACED_TASKS)
             if rest == 0:
                 yield share * variable.aval.dtype.itemsize
-        for inner in operations.list_inner_jaxprs(equation.params):
+        for inner in operations.list_inner_jaxprs(equation):
             yield from list_task_bytes(inner)
 
 

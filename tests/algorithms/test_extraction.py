@@ -167,3 +167,8 @@ def test_a_memory_of_an_example_with_sharp_keys_says_what_was_wrong_there():
 def test_nothing_free_and_repeats_are_refused(free):
     with pytest.raises(ValueError, match="free"):
         extraction.Config(free=free)
+
+
+def test_a_memory_has_no_last_layer_to_start_with():
+    with pytest.raises(ValueError, match="no last layer"):
+        extraction.Config(learner="memory", head="start")

@@ -7,9 +7,10 @@ import optax
 import pytest
 
 from helpers import builders, compiled, trees
-from metarun import base
+from metarun import base, errors
 from metarun.algorithms import reptile
 from metarun.base import Episode, Examples, Weights
+from metarun.config import load
 
 pytestmark = pytest.mark.usefixtures("in_float64")
 
@@ -170,3 +171,17 @@ def test_moments_from_zero_are_those_of_adam_and_others_change_the_steps():
 def test_moments_of_another_optimizer_are_refused_by_name():
     with pytest.raises(ValueError, match="moments of rmsprop"):
         reptile.Config(inner_optimizer="rmsprop", carries_moments=True)
+
+
+@pytest.mark.parametrize("stages", ["", "stages: [{name: first, PART}]"])
+def test_a_file_with_carried_moments_and_another_optimizer_is_refused(tmp_path, stages):
+    """Steps of Adam make the moments negative, and their roots are no numbers."""
+    part = "algorithm: {name: reptile, inner_optimizer: adam_without_momentum, carries_moments: true}"
+    parts = ["model: {name: mlp}", part, "training: {steps: 1}"]
+    body = stages.replace("PART", ", ".join(parts)) if stages else "\n".join(parts)
+    file = tmp_path / "run.yaml"
+    file.write_text(f"task: {{name: sinusoid}}\n{body}\n")
+    with pytest.raises(errors.ConfigError, match="outer optimizer adam"):
+        load(file)
+    file.write_text(file.read_text().replace("steps: 1", "steps: 1, optimizer: {name: sgd}"))
+    assert load(file).stages[0].algorithm.config.carries_moments

@@ -1,14 +1,17 @@
 """The standard streams: full, closed, broken, in another encoding, and a terminal that names of files cannot steer."""
 
+import io
 import os
 import pty
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from helpers.runs import SINGLE
+from metarun.cli import streams
 
 pytestmark = pytest.mark.usefixtures("own_place")
 METARUN = f"{sys.executable} -m metarun"
@@ -95,3 +98,23 @@ def test_a_terminal_gets_no_escape_code_of_a_path(tmp_path, config_file):
         shown += part
     os.close(ours)
     assert code == 0 and b"[31my" in shown and b"\x1b" not in shown
+
+
+def test_a_slow_reader_gets_all_from_a_pipe_that_does_not_wait():
+    """Whoever has the other end of a pipe may set it so that a write to it never waits, as some shells and tools do."""
+    theirs, ours = os.pipe()
+    os.set_blocking(ours, False)
+    content = b"x" * 300_000  # more than a pipe holds
+    received: list[bytes] = []
+
+    def read() -> None:
+        while part := os.read(theirs, 4096):
+            received.append(part)
+
+    reader = threading.Timer(0.1, read)
+    reader.start()
+    with io.BufferedWriter(streams.OutputFile(ours, "w")) as file:
+        file.write(content)
+    reader.join()
+    os.close(theirs)
+    assert b"".join(received) == content

@@ -28,6 +28,11 @@ def test_the_command_prints_the_schema_and_it_is_one(metarun_):
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
 
 
+def test_the_file_that_editors_find_beside_the_configs_is_that_schema():
+    """After a change of options: metarun schema > configs/schema.json."""
+    assert json.loads((ROOT / "schema.json").read_text("utf-8")) == SCHEMA
+
+
 def test_it_accepts_every_config_as_it_is_written():
     for path in sorted(ROOT.rglob("*.yaml")):
         VALIDATOR.validate(yaml_file.read(path).value)

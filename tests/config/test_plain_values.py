@@ -17,12 +17,20 @@ def test_a_dict_is_the_config_that_a_file_with_its_values_is(name):
     assert config.load(yaml.safe_load(file.read_text("utf-8"))) == config.load(file)
 
 
+class Place:
+    """What has a path, as a `metarun.Run` has."""
+
+    def __fspath__(self) -> str:
+        return "runs/y"
+
+
 def test_types_of_numpy_tuples_and_paths_are_plain_values():
     values = {
         "a": np.float64(0.5),
         "b": np.arange(2),
         "c": (1, None),
         "d": Path("x"),
+        "path": Place(),
         "e": {"f": np.bool_(True)},
     }
     assert plain_values.simplify(values) == {
@@ -30,6 +38,7 @@ def test_types_of_numpy_tuples_and_paths_are_plain_values():
         "b": [0, 1],
         "c": [1, None],
         "d": "x",
+        "path": "runs/y",
         "e": {"f": True},
     }
 

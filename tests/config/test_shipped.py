@@ -57,6 +57,7 @@ def test_a_copy_is_the_same_config(own_place, name):
     assert config.load(copy) == config.load(name)
     header = [line for line in copy.read_text().splitlines() if line.startswith("#")]
     assert "# Command: metarun train copy.yaml" in header
+    assert shipped.MODELINE not in copy.read_text()  # the schema does not lie beside the copy
 
 
 def test_init_writes_files_that_load_and_overwrites_none(own_place, metarun_):

@@ -45,6 +45,15 @@ def test_a_damaged_file_is_made_again(run, damage):
     assert json.loads((run / ceiling.FILE).read_text())["metrics"]["loss"]
 
 
+def test_a_file_with_values_of_some_episodes_alone_is_made_again(run):
+    result = read_result(run)
+    ceiling.find_values(run, result)
+    kept = json.loads((run / ceiling.FILE).read_text())
+    for metrics in ({"loss": [1.0, 2.0]}, {}):
+        (run / ceiling.FILE).write_text(json.dumps(kept | {"metrics": metrics}))
+        assert ceiling.find_values(run, result)["loss"].shape == (result["episodes"]["count"],)
+
+
 def test_compare_eval_and_the_report_have_a_row_of_the_best_possible(metarun_, run, tmp_path):
     result = read_result(run)
     values = ceiling.find_values(run, result)["loss"]

@@ -33,6 +33,12 @@ def test_a_recorded_cost_replaces_what_the_checkpoint_tells():
     assert (cost.parameters, cost.state_bytes) == (12, 68)  # of one learner, as ever
 
 
+@pytest.mark.parametrize("part", ["total", "adaptation", "prediction"])
+def test_a_lower_bound_of_any_part_is_told(part):
+    assert not add_recorded(SAVED, RECORDED).flops_at_least
+    assert add_recorded(SAVED, RECORDED | {part: RECORDED[part] | {"at_least": True}}).flops_at_least
+
+
 def test_a_member_has_not_cost_what_the_other_members_have():
     cost = add_recorded(SAVED, RECORDED, members=2)
     assert (cost.flops, cost.all_parameters) == (1000.0 - 300.0, 100 - 20)

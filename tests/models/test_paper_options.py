@@ -112,6 +112,11 @@ def test_the_last_layer_starts_with_the_deviation_that_is_named():
         np.testing.assert_array_equal(head[base.BIAS], 0)
 
 
+def test_no_query_joins_the_support_where_nothing_is_normalised_over_examples():
+    with pytest.raises(ValueError, match="normalisation is layer"):
+        builders.build_model("conv4", PICTURES, inductive="support_and_query", normalisation="layer")
+
+
 def test_a_query_that_joins_the_support_is_normalised_by_the_support_and_itself():
     options = {"width": 3, "depth": 2, "normalisation": "batch"}
     model, params = make_network("conv4", PICTURES, inductive="support_and_query", **options)

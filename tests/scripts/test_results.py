@@ -70,17 +70,47 @@ def make_page(folder: Path) -> list[list[str]]:
 def test_every_method_is_a_row_with_its_seeds_its_controls_and_what_its_paper_reports(folder):
     header, _, *rows = make_page(folder)
     cells = {row[1]: dict(zip(header, row, strict=True)) for row in rows}
-    assert list(cells) == ["method", "maml", "snail", "Reptile"]
-    assert [cells[name]["seeds"] for name in ("method", "maml")] == ["2", "1"]
-    assert cells["method"]["controls"] == "inductive: alone: 1.2 ± 3.4"
+    assert list(cells) == ["fused", "maml", "snail", "Reptile"]
+    assert [cells[name]["seeds"] for name in ("fused", "maml")] == ["2", "1"]
+    assert cells["fused"]["controls"] == "inductive: alone: 1.2 ± 3.4"
     assert cells["maml"]["controls"] == "none run"
     assert cells["maml"]["published"] == "90.0 ± 1.0 [1]"
     assert cells["snail"]["published"] == "(99.0) [2]"
     assert "- [1] MAML, inductive, a paper\n- [2] SNAIL, another" in (folder / "results.md").read_text()
-    assert [cells[name]["reached?"] for name in ("method", "maml", "snail", "Reptile")] == [
+    assert [cells[name]["reached?"] for name in ("fused", "maml", "snail", "Reptile")] == [
         "", "yes", "no", "not tried"
     ]  # fmt: skip
     assert float(cells["maml"]["accuracy, %, inductive"].split(" ")[0]) == pytest.approx(90, abs=2)
+
+
+def test_a_setting_is_that_of_the_evaluation_and_of_no_other_task(tmp_path):
+    settings = yaml_file.read(ROOT / "docs" / "published.yaml").value["settings"]
+
+    def name_setting(text: str) -> str:
+        (tmp_path / "config.yaml").write_text(text)
+        return script.choose_setting(tmp_path, settings).name
+
+    omniglot = "task: {name: omniglot, ways: %d, shots: 1, within_alphabet: %s}\nevaluation: {ways: %s}\n"
+    assert name_setting(omniglot % (5, "false", "null")) == "omniglot-5way-1shot"
+    assert name_setting(omniglot % (60, "false", "5")) == "omniglot-5way-1shot"
+    assert name_setting(omniglot % (5, "false", "20")) == "omniglot"
+    assert name_setting(omniglot % (5, "true", "null")) == "omniglot"
+    assert name_setting("task: {name: sinusoid, shots: 10, noise: 0.0}") == "sinusoid-10shot"
+    assert name_setting("task: {name: sinusoid, shots: 10, noise: 2.0}") == "sinusoid"
+
+
+def test_a_stage_of_a_method_has_its_own_differences_alone(tmp_path):
+    method = make_run(tmp_path / "fused-0a1b2c3d" / "method", np.zeros(COUNT), ("members", "average"))
+    (method.parent / "controls.json").write_text("{}")
+    lines = [
+        {"of": f"method/{stage}", "control": control, "mean": 0.1, "ci95": 0.2, "differ": False}
+        for stage, control in (("average", "one"), ("members", "other"), ("other-average", "third"))
+    ]
+    (method.parent / "comparison.json").write_text(json.dumps({"mode": "inductive", "differences": lines}))
+    table = script.method_table.tabulate([method])
+    told = {row.stage: script.describe_controls(row, table) for row in table.rows}
+    assert told == {"average": "inductive: one: 10.0 ± 20.0", "members": "inductive: other: 10.0 ± 20.0"}
+    assert script.name_learner("method/average", method) == "fused/average"
 
 
 def test_the_page_keeps_what_is_not_between_the_markers_and_links_a_picture(folder):

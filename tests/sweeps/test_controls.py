@@ -11,7 +11,9 @@ import pytest
 from helpers import shared_programs
 from helpers.commands import assert_three_lines
 from metarun import config, errors, experiment
+from metarun.cli.control_table import make_row
 from metarun.config import shipped
+from metarun.finished.costs import Cost
 from metarun.runs.directory import RunDirectory
 from metarun.sweeps import control_runs, controls, execution, workers
 from metarun.sweeps.probe import StageFlops
@@ -261,6 +263,19 @@ def test_the_command_trains_compares_and_goes_on(tmp_path, trained, metarun_, mo
     assert_three_lines(metarun_("compare", "sinusoid/mmal", "--controls"), 3, "did you mean sinusoid/maml?")
 
 
+def test_a_fused_stage_shows_the_parameters_of_its_members():
+    cost = Cost(7, 2.5, 1.0, 0, 68, flops=1e3, all_parameters=7044)._asdict()
+    line = {
+        "name": "method",
+        "stage": "average",
+        "mean": 0.5,
+        "ci95": 0.1,
+        "cost": cost,
+        "says": "the method",
+    }
+    assert make_row(line)[-2:] == ["7,044", "the method"]
+
+
 class EqualCosts(dict):
     """Every stage costs as much as any other: a budget of the method is counted elsewhere."""
 
@@ -304,3 +319,22 @@ def test_a_control_of_each_kind_builds():
             plan = controls.make_plan(config.find_file(name), count_flops=lambda _: EqualCosts())
             run = next(run for run in plan.controls if run.name == control)
             experiment.assemble(run.config, jax.devices("cpu")[0])
+
+
+def test_a_method_may_take_a_stage_of_another_run(tmp_path, monkeypatch):
+    """The control and the method have the same one, whatever run is the latest when they are trained."""
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "runs/other/20261121-144857-dafe"
+    run.mkdir(parents=True)
+    teacher = "task: {name: sinusoid}\nmodel: {name: mlp}\nalgorithm: {name: maml}\ntraining: {steps: 3}\n"
+    (run / "config.yaml").write_text(teacher)
+    (run / "lock").touch()
+    taken = "  - {name: members, taken_from: latest}\n"
+    control = "{name: other, says: less, budget: own, changes: [stages.weighted.training.steps=2]}"
+    file = write_config(
+        tmp_path,
+        (TEXT[TEXT.index("  - {name: members") : TEXT.index("  - name: average")], taken),
+        (TEXT[TEXT.index("  - {name: one") :], f"  - {control}\n"),
+    )
+    plan = controls.make_plan(file)
+    assert [planned.config.stages[0].taken_from for planned in plan.runs] == [str(run / "maml")] * 2

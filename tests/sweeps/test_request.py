@@ -1,5 +1,7 @@
 """What a sweep is asked for: the command line and the section of the file, and what is refused."""
 
+from pathlib import Path
+
 import pytest
 
 from helpers import sweeps
@@ -91,3 +93,18 @@ def test_what_is_wrong_in_the_section_has_its_line(tmp_path, section, word):
         request.read(sweeps.write_base(tmp_path, f"{SINGLE}{section}\n"), ["seed=0..1"])
     assert word in str(raised.value)
     assert "base.yaml:9" in raised.value.where
+
+
+def test_all_settings_start_from_the_run_that_was_the_latest_when_the_sweep_began(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    begin_run(tmp_path / "runs/small/20261121-144857-dafe")
+    asked = request.read(sweeps.write_base(tmp_path, SINGLE), [f"{INNER}=0.2,0.3", "init_from=latest"])
+    begin_run(tmp_path / "runs/small/20261122-144857-beef")
+    starts = [asked.load(setting).stages[0].init_from for setting in asked.list_grid()]
+    assert starts == [str(tmp_path / "runs/small/20261121-144857-dafe/maml")] * 2
+
+
+def begin_run(path: Path) -> None:
+    path.mkdir(parents=True)
+    (path / "config.yaml").write_text(SINGLE)
+    (path / "lock").touch()

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from helpers import assembled, builders, compiled
 from helpers.runs import train
-from metarun import base, errors, losses
+from metarun import assembly, base, config, errors, losses
+from metarun.config import Selection
 from metarun.tasks import _classes, omniglot
 
 KEY = jax.random.key(0)
@@ -68,6 +69,13 @@ def test_an_algorithm_that_cannot_follow_a_stream_is_refused(tmp_path, algorithm
     case = assembled.assemble(tmp_path, CONFIG, f"algorithm={{name: {algorithm}}}")
     with pytest.raises(errors.ConfigError, match="cannot answer a stream"):
         case.stage.build_algorithm()
+
+
+def test_a_stream_is_not_evaluated_in_other_shots():
+    task = Selection("omniglot", omniglot.Config(presentations=3))
+    assert assembly.select_evaluated(task, config.Evaluation(ways=2)).config.ways == 2
+    with pytest.raises(errors.ConfigError, match="has no shots"):
+        assembly.select_evaluated(task, config.Evaluation(shots=5))
 
 
 def test_a_stream_does_not_tell_alphabets():

@@ -154,6 +154,17 @@ def test_a_loop_of_unknown_length_that_multiplies_is_told():
     assert counts == [1, 0]
 
 
+def test_a_linear_system_counts_by_its_solution_and_not_by_what_its_derivatives_would_take():
+    def multiply(vector):
+        return jnp.eye(8) @ vector
+
+    def solve(right):
+        return jax.lax.custom_linear_solve(multiply, right, lambda _, right: multiply(right), symmetric=True)
+
+    traced = jax.make_jaxpr(solve)(jnp.ones(8)).jaxpr
+    assert (operations.count_flops(traced), operations.count_open_loops(traced)) == (2 * 8 * 8, 0)
+
+
 @pytest.mark.parametrize(
     ("budget", "step", "seconds", "end"),
     [
@@ -236,6 +247,14 @@ def test_more_warmup_than_a_budget_in_flops_gives_steps_is_refused(settle):
     flops = count_single_flops(settle)
     with pytest.raises(errors.ConfigError, match="warms up for 50 steps, and the budget gives 20"):
         settle("training.steps=null", f"training.flops={20 * flops}", schedule)
+
+
+def test_a_taken_stage_keeps_the_steps_that_it_was_trained_for_whatever_they_cost_here(tmp_path):
+    built = assemble(tmp_path, MAML, "training.flops=1", "training.steps=24")
+    settings = dataclasses.replace(built.stage.settings, taken_from="/gone/maml")
+    shapes = built.stage.trace_weights(built.tasks.family.sample, built.tasks.data["train"], {})
+    taken = dataclasses.replace(built.stage, settings=settings)
+    assert budgets.settle([taken], {taken.name: shapes}, built.tasks)[0].training.steps == 24
 
 
 FLOPS = "training={steps: null, tasks_per_step: 4, chunk: 4, flops: FLOPS}"

@@ -133,6 +133,16 @@ def test_a_stage_that_starts_from_another_run_carries_what_that_has_cost(chain, 
     )
 
 
+def test_a_taken_stage_carries_what_the_start_of_the_other_run_had_cost():
+    start = {"key": "init_from", "cost": {"steps": 24}}
+    taken = {"key": "taken_from", "cost": {"steps": 31}, "start_cost": ledger.find_start_cost(start)}
+    again = {"key": "taken_from", "cost": {"steps": 31}, "start_cost": ledger.find_start_cost(taken)}
+    plain = {"key": "taken_from", "cost": {"steps": 7}}
+    assert ledger.read_inherited({"stages": {"again": again, "plain": plain}}) == {
+        "again": {"steps": 24, "parameters": 0}
+    }
+
+
 def test_a_run_without_recorded_costs_has_no_total(tmp_path):
     (tmp_path / "result.json").write_text("{}")
     assert ledger.read_total(tmp_path, "maml") is None

@@ -20,8 +20,8 @@ from metarun import config, errors, experiment
 from metarun.finished.finished_run import find_run
 from metarun.finished.opened_run import open_run
 from metarun.progress import Progress
-from metarun.runs import manifest, stage_reference
-from metarun.training import source_weights
+from metarun.runs import checkpoints, manifest, stage_reference
+from metarun.training import source_leaves, source_weights
 
 HEAD = """
 task: {name: sinusoid, shots: 5, queries: 5}
@@ -94,7 +94,13 @@ def test_a_stage_starts_from_the_weights_of_another_run_and_then_needs_it_no_mor
     ]
     assert counts and all(count == 4 for count in counts)  # the optimizer has seen this run's steps alone
     ended, rows = final_states(run), (run / "metrics.jsonl").read_text().splitlines()
+    again = read(load(tmp_path, f"{HEAD}stages: [{{name: mine, taken_from: SOURCE}}]", run))[
+        "mine"
+    ].describe()
+    assert again["start_cost"] == record["cost"]  # of the weights that the taken stage has begun with
     shutil.rmtree(source)
+    described = experiment.describe_dry_run(config.load(run / "config.yaml"), resumed=run)
+    assert described.endswith(f"from step 24 of maml in {source}")
     shutil.rmtree(run / "checkpoints/student/4")
     train(config.load(run / "config.yaml"), run, resume=True)
     assert final_states(run) == ended
@@ -131,6 +137,29 @@ def test_taken_stages_are_those_of_the_other_run_and_stay_when_it_is_gone(single
     assert list(sources) == ["whole-teacher", "whole-again", "whole"]
     # The frozen members lie under the names of their stages, which are others here.
     assert_equal_leaves(sources["whole"].weights, read_last_weights(run, "fused"))
+
+
+def test_names_of_stages_change_at_once_also_where_one_is_that_of_another_there():
+    names = {"t-t-a": "t-a", "t-a": "a"}
+    leaf = "weights.frozen['t-t-a'].trained['t-a']['kernel']"
+    assert source_leaves.rename(leaf, names) == "weights.frozen['t-a'].trained['a']['kernel']"
+    assert source_leaves.rename(leaf, {}) == leaf
+
+
+def test_a_start_that_is_gone_is_no_random_start(single, source, tmp_path):
+    """Where the stage before is trained again, only the start of the stage is left of it."""
+    text = f"{HEAD}stages: [{{name: first, {STUDENT}}}, {{name: student, {STUDENT}, init_from: SOURCE}}]"
+    run_config, run = load(tmp_path, text, source), tmp_path / "run"
+    with checkpoints.Checkpoints(run / "checkpoints/student") as saved:  # its checkpoint 0 is gone
+        saved.save(4, np.zeros(1), (), {"step": 4}, False)
+    (run / "config.yaml").write_text(config.to_yaml(run_config))
+    (run / "lock").touch()
+    with pytest.raises(
+        errors.CheckpointError, match="that the stage student starts from are damaged or gone"
+    ):
+        train(run_config, run, resume=True)
+    _, stages, _ = experiment.assemble(run_config, jax.devices("cpu")[0])
+    assert [stage.name for stage in source_weights.list_missing(run, stages)] == ["student"]
 
 
 def test_replicas_and_members_start_one_for_one(both, tmp_path):

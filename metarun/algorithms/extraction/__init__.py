@@ -53,6 +53,10 @@ class Config(InnerLoop):
             raise ValueError("free is empty, and nothing would be learned", "give body, head or rates")
         if len(set(self.free)) < len(self.free):
             raise ValueError("free names one thing twice")
+        if self.head == "start" and self.learner == "memory":
+            raise ValueError(
+                "a memory has no last layer to start with", "set head: new, or learner: gradient"
+            )
 
 
 def build(config: Config, model: base.Model, problem: base.Problem, earlier=None) -> base.Algorithm:
