@@ -88,13 +88,9 @@ def build(config: Config, model: base.Model, problem: base.Problem, earlier=None
             body = pretrained_body.extract_body(config.pretrained, earlier[config.pretrained], model, inputs)
             trained, frozen = {}, {"body": body}
         if graph is not None:
-            means = jax.lax.map(
-                lambda task: average_classes(embed_task(model, body, *task), ways, *task), episodes[:2]
-            )
-            places = jax.vmap(graph.relations.locate)(episodes.facts)
-            vectors = means.reshape(-1, means.shape[-1])
+            vectors, places = average_episodes(model, body, graph, ways, episodes)
             trained["graph"], frozen["graph"] = relation_graph.init(
-                graph, config.propagation_steps, vectors, places.reshape(-1), told
+                graph, config.propagation_steps, vectors, places, told
             )
         return base.Weights(trained, frozen)
 
@@ -154,6 +150,21 @@ def embed_task(model: base.Model, body: base.PyTree, support: base.Examples, que
     return tuple(
         model.embed(body, examples.inputs, reference=support.inputs) for examples in (support, query)
     )
+
+
+def average_episodes(
+    model: base.Model, body: base.PyTree, graph: relation_graph.Graph, ways: int, episodes: base.Episode
+) -> tuple[Float[Array, "class feature"], Int[Array, "class"]]:
+    """Return the mean feature of each class of the first two episodes, and its place among the nodes.
+
+    Args:
+      episodes: [task], with plain inputs.
+    """
+    means = jax.lax.map(
+        lambda task: average_classes(embed_task(model, body, *task), ways, *task), episodes[:2]
+    )
+    places = jax.vmap(graph.relations.locate)(episodes.facts)
+    return means.reshape(-1, means.shape[-1]), places.reshape(-1)
 
 
 def average_classes(

@@ -47,4 +47,15 @@ Mode = Annotated[
     ),
 ]
 Stage = Annotated[str | None, typer.Option(help="Default: the last one.")]
+# Which learner of a run adapts to examples from elsewhere.
+OwnMode = Annotated[
+    str | None,
+    typer.Option(
+        help="inductive or transductive, which needs many queries. Default: inductive.",
+        autocompletion=completion.complete_word("inductive", "transductive"),
+    ),
+]
+InnerSteps = Annotated[int | None, typer.Option(help="Steps of adaptation. Default: as evaluated.")]
+Replica = Annotated[int, typer.Option(help="Which replica of a run with replicas, from 0.")]
+Member = Annotated[int, typer.Option(help="Which member of a stage with copies, from 0.")]
 Plot = Annotated[Path | None, typer.Option(help="Write a picture as PNG.")]

@@ -65,8 +65,6 @@ def compare(
     mode, and beside each point of the first run the steps after which every other run is at least as good. The curves
     are there for runs with `evaluation.inner_steps`; a run without inner steps is a level.
     """
-    from metarun.runs import catalogue
-
     own = {"--seeds": seeds, "--jobs": jobs, "--controls-dir": controls_dir, "--dry-run": dry_run or None}
     if controls:
         from metarun.cli import control_table
@@ -76,9 +74,8 @@ def compare(
         control_table.compare_controls(runs, seeds, jobs, controls_dir, dry_run, mode, metric, as_json)
         return
     refuse_options(own, "without", "out, or add --controls")
-    paths = [catalogue.resolve(run) for run in runs]
     if not steps_curve:
-        rank(paths, mode, learner, metric, as_json, plot, against)
+        rank(runs, mode, learner, metric, as_json, plot, against)
         return
     if against is not None:
         raise errors.UsageError(
@@ -92,7 +89,7 @@ def compare(
             "metarun compare --steps-curve",
             "leave --mode and --learner out",
         )
-    show_curves(paths, metric, as_json, plot)
+    show_curves(runs, metric, as_json, plot)
 
 
 def refuse_options(values: dict[str, Any], word: str, end: str) -> None:
@@ -119,11 +116,13 @@ def rank(
     """
     from metarun.figures import comparison_plot, cost_plot
     from metarun.finished import comparison
+    from metarun.runs import catalogue
 
     if against is not None and plot is None:
         what = "--against says what the picture is drawn against, and there is no picture"
         raise errors.UsageError(what, "metarun compare --against", f"add --plot {against}.png")
-    compared = comparison.compare(runs, comparison.Choice(mode, learner, metric))
+    paths = [catalogue.resolve(run) for run in runs]
+    compared = comparison.compare(paths, comparison.Choice(mode, learner, metric))
     print_either(compared, as_json, print_comparison)
     if plot is not None and against is not None:
         cost_plot.write_costs(plot, compared, against)
@@ -135,8 +134,9 @@ def show_curves(runs: list[Path], metric: str | None, as_json: bool, plot: Path 
     """Compare runs by their adaptation curves."""
     from metarun.figures import steps_plot
     from metarun.finished import adaptation
+    from metarun.runs import catalogue
 
-    curves = adaptation.read_curves(runs, metric)
+    curves = adaptation.read_curves([catalogue.resolve(run) for run in runs], metric)
     described = adaptation.describe(curves)
     print_either(described, as_json, print_curves)
     if plot is not None:

@@ -5,8 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from metarun.cli import completion
-from metarun.cli.arguments import EvaluationOverrides, Json, RunPath, Stage
+from metarun.cli.arguments import (
+    EvaluationOverrides,
+    InnerSteps,
+    Json,
+    Member,
+    OwnMode,
+    Replica,
+    RunPath,
+    Stage,
+)
 
 if TYPE_CHECKING:
     from metarun.exported.exporter import Written
@@ -17,18 +25,10 @@ def export(
     out: Annotated[Path, typer.Option(help="The file to write, such as learner.metarun.")],
     overrides: EvaluationOverrides = None,
     stage: Stage = None,
-    mode: Annotated[
-        str | None,
-        typer.Option(
-            help="inductive or transductive, which needs many queries. Default: inductive.",
-            autocompletion=completion.complete_word("inductive", "transductive"),
-        ),
-    ] = None,
-    inner_steps: Annotated[
-        int | None, typer.Option(help="Steps of adaptation. Default: as evaluated.")
-    ] = None,
-    replica: Annotated[int, typer.Option(help="Which replica of a run with replicas, from 0.")] = 0,
-    member: Annotated[int, typer.Option(help="Which member of a stage with copies, from 0.")] = 0,
+    mode: OwnMode = None,
+    inner_steps: InnerSteps = None,
+    replica: Replica = 0,
+    member: Member = 0,
     ways: Annotated[int | None, typer.Option(help="Classes of the support. Default: as trained.")] = None,
     shots: Annotated[
         int | None,

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from metarun.cli import completion
-from metarun.cli.arguments import Json, RunPath, Stage
+from metarun.cli.arguments import InnerSteps, Json, Member, OwnMode, Replica, RunPath, Stage
 
 if TYPE_CHECKING:
     from metarun.finished.answers import Answers
@@ -30,18 +29,10 @@ def predict(
         typer.Option(help="Pictures or a folder of them; CSV of inputs; text, or - for stdin."),
     ] = None,
     stage: Stage = None,
-    mode: Annotated[
-        str | None,
-        typer.Option(
-            help="inductive or transductive, which needs many queries. Default: inductive.",
-            autocompletion=completion.complete_word("inductive", "transductive"),
-        ),
-    ] = None,
-    inner_steps: Annotated[
-        int | None, typer.Option(help="Steps of adaptation. Default: as evaluated.")
-    ] = None,
-    replica: Annotated[int, typer.Option(help="Which replica of a run with replicas, from 0.")] = 0,
-    member: Annotated[int, typer.Option(help="Which member of a stage with copies, from 0.")] = 0,
+    mode: OwnMode = None,
+    inner_steps: InnerSteps = None,
+    replica: Replica = 0,
+    member: Member = 0,
     as_json: Json = False,
     csv: Annotated[Path | None, typer.Option(help="Write the predictions as CSV.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet of pictures as PNG.")] = None,

@@ -57,9 +57,6 @@ def train(
     ] = False,
 ) -> None:
     """Meta-train, then evaluate. The last line of stdout is the run directory."""
-    from metarun import config
-    from metarun.runs import stage_reference
-
     if cost and not dry_run:
         raise errors.UsageError(
             "--cost is a part of --dry-run", "metarun train", "add --dry-run, or leave --cost out"
@@ -72,16 +69,29 @@ def train(
     if extended is not None:
         run_config, name = load_longer(extended, overrides or [])
     else:
-        config_file = taken_up / "config.yaml" if taken_up else config.find_file(config_file)
-        run_config = config.load(config_file, overrides or [], stage_reference.find_stage)
-        name = name_config(config_file)
+        run_config, name = load(taken_up / "config.yaml" if taken_up else config_file, overrides or [])
     if print_config:
-        typer.echo(config.to_yaml(run_config), nl=False)
-        return
-    if dry_run:
+        show(run_config)
+    elif dry_run:
         try_out(run_config, cost, extended, taken_up)
     else:
         carry_out(run_config, name, taken_up or run_dir, resume, extended)
+
+
+def load(config_file: Path, overrides: list[str]) -> "tuple[RunConfig, str]":
+    """Return the config of a file, and the name of the folder of its runs."""
+    from metarun import config
+    from metarun.runs import stage_reference
+
+    file = config.find_file(config_file)
+    return config.load(file, overrides, stage_reference.find_stage), name_config(file)
+
+
+def show(run_config: "RunConfig") -> None:
+    """Print the resolved config."""
+    from metarun import config
+
+    typer.echo(config.to_yaml(run_config), nl=False)
 
 
 def carry_out(

@@ -99,9 +99,13 @@ def require_packages() -> None:
 def choose_platforms(platforms: Sequence[str]) -> tuple[str, ...]:
     """Return the platforms of the programs.
 
+    Args:
+      platforms: a list, or a text with commas between.
+
     Raises:
       UsageError: jax cannot export for one of them.
     """
+    platforms = platforms.split(",") if isinstance(platforms, str) else platforms
     if unknown := [name for name in platforms if name not in PLATFORMS]:
         what = f"there is no platform {unknown[0]}"
         raise errors.UsageError(what, "--platforms", f"use one or more of {','.join(PLATFORMS)}")

@@ -174,3 +174,11 @@ def test_the_measured_value_is_that_of_the_inner_steps_of_the_learner(single, tm
     said = [header.describe_result(metarun.load(run, inner_steps=steps)) for steps in (None, 3, 4)]
     assert f"loss {measured['adapted']['loss']['mean']:.4g} ±" in str(said[0])
     assert said[1:] == ["loss 0.125 ± 0.5 over 6 test episodes of the run", None]
+
+
+def test_platforms_are_a_list_or_a_text():
+    assert (
+        exporter.choose_platforms("cpu,cuda") == exporter.choose_platforms(["cpu", "cuda"]) == ("cpu", "cuda")
+    )
+    with pytest.raises(errors.UsageError, match="no platform xpu"):
+        exporter.choose_platforms("xpu")
