@@ -65,6 +65,10 @@ def build(config: Config, model: base.Model, problem: base.Problem, earlier=None
     def init(key, episodes: base.Episode, earlier) -> base.Weights:
         model_key, generator_key = jax.random.split(key)
         params = model.init(model_key, trees.first(episodes.support.inputs))
+        if not config.adapts_normalisation:
+            parameter_kinds.refuse_without_normalisation(
+                params, "adapts_normalisation", "adapts_normalisation: true"
+            )
         adapting, _ = partition(config, params)
         trained = init_generator(config, generator_key, len(jax.tree.leaves(adapting)))
         if config.initial == "random":
@@ -100,9 +104,8 @@ def build(config: Config, model: base.Model, problem: base.Problem, earlier=None
 
 def partition(config: Config, params: base.PyTree) -> tuple[base.PyTree, base.PyTree]:
     """Return what adapts and what does not, each with None in place of the other."""
-    return trees.partition(
-        params, lambda path: config.adapts_normalisation or not parameter_kinds.is_normalisation(path)
-    )
+    fixed = frozenset() if config.adapts_normalisation else parameter_kinds.find_normalisation(params)
+    return trees.partition(params, lambda path: path not in fixed)
 
 
 def init_generator(config: Config, key, arrays: int) -> dict[str, base.PyTree]:

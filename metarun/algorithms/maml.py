@@ -101,11 +101,11 @@ def init_weights(config: Config, params: base.PyTree) -> base.Weights:
     """Return what is trained, from the parameters of a new model."""
     refuse_missing_layers(config, params)
     steps = max(config.inner_steps, 1)
-    stepwise, shared = trees.partition(params, lambda path: is_stepwise(config, path))
+    stepwise, shared = trees.partition(params, choose_stepwise(config, params))
     params = trees.merge(jax.tree.map(lambda leaf: jnp.stack([leaf] * steps), stepwise), shared)
     if config.learned_lr is None:
         return base.Weights(params)
-    adapting, _ = trees.partition(params, lambda path: adapts(config, path))
+    adapting, _ = trees.partition(params, choose_adapting(config, params))
     return base.Weights({"params": params, "rates": init_rates(config, adapting, steps)})
 
 
@@ -133,8 +133,8 @@ def make_descend(config: Config, model: base.Model, objective: base.Objective) -
         trained, support: base.Examples, observe=lambda learner: (), points: base.Points | None = None
     ):
         params, rates = split_trained(config, trained)
-        stepwise, shared = trees.partition(params, lambda path: is_stepwise(config, path))
-        adapting, fixed = trees.partition(shared, lambda path: adapts(config, path))
+        stepwise, shared = trees.partition(params, choose_stepwise(config, params))
+        adapting, fixed = trees.partition(shared, choose_adapting(config, params))
         rows = inner_loop.select_rows(
             {"rates": rates if has_rates_per_step else None, "stepwise": stepwise},
             inner_loop.count_steps(config, points),
@@ -218,23 +218,29 @@ def restart(config: Config, trained, params: base.PyTree) -> base.PyTree:
 
     Scales and offsets that each inner step has of its own stay those that were trained.
     """
-    stepwise, _ = trees.partition(split_trained(config, trained)[0], lambda path: is_stepwise(config, path))
+    start, _ = split_trained(config, trained)
+    stepwise, _ = trees.partition(start, choose_stepwise(config, start))
     params = trees.merge(stepwise, params)
     return params if config.learned_lr is None else trained | {"params": params}
 
 
-def adapts(config: Config, path: tuple[str, ...]) -> bool:
-    """Return whether the inner loop changes the parameters at a path."""
-    if parameter_kinds.is_normalisation(path) and (
-        config.normalisation_per_step or not config.adapts_normalisation
-    ):
-        return False
-    return config.adapts == "all" or parameter_kinds.is_head(path) == (config.adapts == "head")
+def choose_adapting(config: Config, params: base.PyTree) -> Callable[[tuple[str, ...]], bool]:
+    """Make path -> whether the inner loop changes the parameters there."""
+    fixes_normalisation = config.normalisation_per_step or not config.adapts_normalisation
+    fixed = parameter_kinds.find_normalisation(params) if fixes_normalisation else frozenset()
+
+    def adapts(path: tuple[str, ...]) -> bool:
+        if path in fixed:
+            return False
+        return config.adapts == "all" or parameter_kinds.is_head(path) == (config.adapts == "head")
+
+    return adapts
 
 
-def is_stepwise(config: Config, path: tuple[str, ...]) -> bool:
-    """Return whether each inner step has the parameters at a path of its own."""
-    return config.normalisation_per_step and parameter_kinds.is_normalisation(path)
+def choose_stepwise(config: Config, params: base.PyTree) -> Callable[[tuple[str, ...]], bool]:
+    """Make path -> whether each inner step has the parameters there of its own."""
+    stepwise = parameter_kinds.find_normalisation(params) if config.normalisation_per_step else frozenset()
+    return lambda path: path in stepwise
 
 
 def refuse_missing_layers(config: Config, params: base.PyTree) -> None:
@@ -246,9 +252,11 @@ def refuse_missing_layers(config: Config, params: base.PyTree) -> None:
             "algorithm.adapts",
             "set adapts: all, or take a model with a layer `head` and others",
         )
-    if config.normalisation_per_step and not any(map(parameter_kinds.is_normalisation, paths)):
-        raise errors.ConfigError(
-            "the model has no normalisation with scales and offsets",
-            "algorithm.normalisation_per_step",
-            "set normalisation_per_step: false, or model.normalisation: batch",
+    if config.normalisation_per_step:
+        parameter_kinds.refuse_without_normalisation(
+            params, "normalisation_per_step", "normalisation_per_step: false"
+        )
+    if not config.adapts_normalisation:
+        parameter_kinds.refuse_without_normalisation(
+            params, "adapts_normalisation", "adapts_normalisation: true"
         )

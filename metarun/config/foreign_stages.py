@@ -64,12 +64,21 @@ def fill_in(mapping: dict[str, Any], origin: Origin, reader: Reader) -> tuple[di
     places: dict[str, str] = {}  # {index in the file: index among all stages}
     for index, stage in enumerate(stages):
         path = join("stages", index)
+        refuse_other_values(stage, path, origin)
         if is_bare(stage):
             filled += expand(stage, path, origin, reader)
         else:
             filled.append(name_start(stage, path, origin, reader))
         places[str(index)] = str(len(filled) - 1)
     return {**mapping, "stages": filled}, move(origin, places)
+
+
+def refuse_other_values(stage: Any, path: str, origin: Origin) -> None:
+    """Raise ConfigError if a stage is taken from something that is no text."""
+    value = stage.get(TAKEN) if isinstance(stage, dict) else None
+    if value is not None and not isinstance(value, str):
+        what = f"{TAKEN} is {value}, and not the name of a run"
+        raise origin.make_error(join(path, TAKEN), what, "write RUN or RUN/STAGE, as text")
 
 
 def is_bare(stage: Any) -> bool:

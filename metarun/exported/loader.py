@@ -81,8 +81,9 @@ class ExportedLearner:
         """
         inputs = check_inputs(self.header, support[0], "the support")
         targets = check_targets(self.header, support[1], len(inputs))
-        examples = jax.device_put((inputs, targets), self._device)
-        return AdaptedLearner(self, self._adapt(self._weights, *examples))
+        return AdaptedLearner(
+            self, self._adapt(self._weights, *jax.device_put((inputs, targets), self._device))
+        )
 
 
 class AdaptedLearner:
@@ -111,8 +112,8 @@ class AdaptedLearner:
         answers = [np.asarray(program(self._state, jax.device_put(batch, device))) for batch in batches]
         answer = np.concatenate(answers)[: len(queries)]
         if not np.isfinite(answer).all():
-            what = "the adapted learner gives numbers that are not finite"
-            raise ExportError(what, place, "look for examples that are far from those of the training")
+            remedy = "look for examples that are far from those of the training"
+            raise ExportError("the adapted learner gives numbers that are not finite", place, remedy)
         return answer
 
 
@@ -186,8 +187,7 @@ def read_program(content, header, place):
     try:
         return export.deserialize(bytearray(content))
     except ImportError:
-        what = "jax.export needs flatbuffers, which is not installed"
-        raise ExportError(what, place, "pip install flatbuffers") from None
+        raise ExportError("jax.export needs flatbuffers", place, "pip install flatbuffers") from None
     except Exception as error:  # jax promises no type for what it cannot read
         raise refuse_jax(header, place, str(error).partition("\n")[0]) from error
 
@@ -199,23 +199,26 @@ def refuse_jax(header, place, reason):
     return ExportError(what, place, remedy)
 
 
-def can_compute(platforms):
-    """Return whether jax can run programs for these platforms here."""
-    return not {export.default_export_platform(), "cpu"}.isdisjoint(platforms)
-
-
 def choose_device(platforms, place):
     """Return the device to compute on: the first one of jax, or else a CPU, if the programs are for it."""
     default = export.default_export_platform()
-    if can_compute(platforms):
+    if not {default, "cpu"}.isdisjoint(platforms):
         return jax.devices(None if default in platforms else "cpu")[0]
     what = f"the programs are for {', '.join(platforms)}, and jax has {default} here"
     raise ExportError(what, place, f"export the run again with --platforms {','.join(platforms)},{default}")
 
 
+def to_array(values, place):
+    """Return values as one array."""
+    try:
+        return np.asarray(values)
+    except ValueError:
+        raise ExportError("the examples differ in shape", place, "give all the same shape") from None
+
+
 def check_inputs(header, inputs, place):
     """Return the inputs as float32 [example, *shape]."""
-    array, shape = np.asarray(inputs), tuple(header["inputs"]["shape"])
+    array, shape = to_array(inputs, place), tuple(header["inputs"]["shape"])
     if array.ndim == 0 or array.shape[1:] != shape or array.dtype.kind not in "fiu" or not len(array):
         what = f"inputs have shape {array.shape} and type {array.dtype}"
         raise ExportError(what, place, f"give numbers of shape (example, {', '.join(map(str, shape))})")
@@ -234,8 +237,7 @@ def check_targets(header, targets, examples):
     if count not in (None, examples):
         what = f"the support has {examples} examples, and the learner takes {count}"
         raise ExportError(what, place, f"give {count} examples, or export the run again with other --shots")
-    array = np.asarray(targets)
-    is_labels = header["targets"]["kind"] == "classes"
+    array, is_labels = to_array(targets, place), header["targets"]["kind"] == "classes"
     shape = (examples,) if is_labels else (examples, size)
     if array.shape != shape or array.dtype.kind not in ("iu" if is_labels else "fiu"):
         what = f"targets have shape {array.shape} and type {array.dtype}"
@@ -243,9 +245,7 @@ def check_targets(header, targets, examples):
     labels = np.unique(array).tolist()
     if is_labels and labels != list(range(size)):
         what = f"the labels are {', '.join(map(str, labels[:10]))}; the learner tells {size} classes apart"
-        remedy = (
-            f"give an example of every label from 0 to {size - 1}, or export the run again with other --ways"
-        )
+        remedy = f"give every label from 0 to {size - 1}, or export the run again with other --ways"
         raise ExportError(what, place, remedy)
     if not np.isfinite(array).all():
         raise ExportError("targets have numbers that are not finite", place, "leave these examples out")
@@ -263,10 +263,9 @@ def split(queries, count, mode, place):
             raise ExportError(what, place, f"give {count} queries, or export the run again in inductive mode")
         return [queries]
     size = count or min(AT_ONCE, 1 << (len(queries) - 1).bit_length())
-    whole = -(-len(queries) // size) * size
-    order = np.arange(whole)
+    order = np.arange(-(-len(queries) // size) * size)
     filled = queries[np.where(order < len(queries), order, 0)]
-    return [filled[start : start + size] for start in range(0, whole, size)]
+    return [filled[start : start + size] for start in range(0, len(order), size)]
 
 
 def describe(header):

@@ -3,11 +3,15 @@
 from typing import Any
 
 from metarun import config, errors, experiment, hardware
+from metarun.runs import stage_reference
+from metarun.stages import Stage
 from metarun.training import budgets, ledger
 
 
 def count_flops(run_config: config.RunConfig) -> dict[str, tuple[float, float]]:
-    """Return {stage: (FLOPs of its training, the same with those of the stages that it stands on)}, of one replica.
+    """Return {stage: (FLOPs of its training, the same with those of what it stands on)}, of one replica.
+
+    A stage stands on other stages, and on the weights of another run that it starts from, if their cost is recorded.
 
     Computes nothing. A stage whose end only seconds tell is an error.
 
@@ -25,5 +29,13 @@ def count_flops(run_config: config.RunConfig) -> dict[str, tuple[float, float]]:
         own = stage.training.steps * budgets.count_step_flops(stage, shapes[stage.name], tasks)
         below = ledger.list_foundations(stage, shapes, tasks, standing)
         standing[stage.name] = {"stands_on": below}
-        counted[stage.name] = own, own + sum(counted[name][0] for name in below)
+        counted[stage.name] = own, own + find_start_flops(stage) + sum(counted[name][0] for name in below)
     return counted
+
+
+def find_start_flops(stage: Stage) -> float:
+    """Return the FLOPs that the weights had cost which a stage starts from by `init_from`; 0 if it is not known."""
+    if stage.settings.init_from is None or stage.settings.taken_from is not None:
+        return 0.0
+    run, name, step = stage_reference.find_stage(stage.settings.init_from)
+    return float((ledger.read_total(run, name, step) or {}).get("flops") or 0)

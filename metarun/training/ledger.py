@@ -179,13 +179,24 @@ def find_start_cost(record: Mapping[str, Any]) -> dict[str, Any] | None:
     return cost if record["key"] == "init_from" else record.get("start_cost")
 
 
-def read_total(run: Path, stage: str) -> dict[str, Any] | None:
-    """Return what a stage of a finished run has cost in all; None: that is not recorded."""
+def read_total(run: Path, stage: str | None, step: int | None = None) -> dict[str, Any] | None:
+    """Return what a stage of a finished run has cost in all; None: that is not recorded.
+
+    Args:
+      stage: its name; None: the last one.
+      step: up to which the stage itself is counted, of the steps that it took; None: all of them.
+    """
     try:
-        total = json.loads((run / directory.RESULT).read_text("utf-8"))["costs"][stage]["total"]
+        costs = json.loads((run / directory.RESULT).read_text("utf-8"))["costs"]
+        cost = costs[list(costs)[-1] if stage is None else stage]
+        total, own = dict(cost["total"]), dict(cost["own"])
+        if step is not None and own["steps"] and step < own["steps"]:
+            rest = 1 - step / own["steps"]
+            grown = [name for name in ADDED if name != "parameters" and None not in (own[name], total[name])]
+            total |= {name: total[name] - rest * own[name] for name in grown}
     except (OSError, ValueError, LookupError, TypeError):
         return None
-    return total if isinstance(total, dict) else None
+    return total
 
 
 def add(values: Sequence[float | None]) -> float | None:

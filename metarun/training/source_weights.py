@@ -32,6 +32,7 @@ class Source(NamedTuple):
     checkpoint: Checkpoint
     weights: base.Weights  # arrays of numpy, with the leading axes of this run's stage
     digest: str  # SHA-256 of the weights as the other run has them
+    named_step: int | None = None  # at which its training counts as ended; None: all of it was needed to choose
 
     def describe(self) -> dict[str, Any]:
         """Return what the run records of the source."""
@@ -42,7 +43,7 @@ class Source(NamedTuple):
             "stage": stage,
             "step": self.checkpoint.step,
             "weights_sha256": self.digest,
-            "cost": ledger.read_total(run, stage),  # null: it is not recorded
+            "cost": ledger.read_total(run, stage, self.named_step),  # null: it is not recorded
         }
         before = stage_reference.read_records(run).get("stages", {}).get(stage)
         if self.key == foreign_stages.TAKEN and before is not None:
@@ -165,7 +166,7 @@ def read(stage: Stage, stages: Sequence[Stage], shapes: base.Weights) -> Source:
         checkpoint, replace_axes(shapes, stage.axes, axes), name_leaves(stage, stages), where
     )
     weights = jax.tree.map(lambda leaf: spread(leaf, axes, stage.axes), arrays)
-    return Source(key, checkpoint, weights, digest)
+    return Source(key, checkpoint, weights, digest, step)
 
 
 def find_settings(run_config: config.RunConfig, name: str | None, where: str) -> config.Stage:

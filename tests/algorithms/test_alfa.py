@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from helpers import builders, gradients, trees
-from metarun import base, losses
+from metarun import base, errors, losses
 from metarun.algorithms import alfa, maml
 
 pytestmark = pytest.mark.usefixtures("in_float64")
@@ -141,3 +141,8 @@ def test_a_normalisation_that_does_not_adapt_is_learned_and_has_no_rate():
 
     slope = jax.jit(jax.grad(outer))(params)["norms_0"]
     assert all(np.abs(leaf).min() > 0 for leaf in jax.tree.leaves(slope))
+
+
+def test_a_model_without_a_normalisation_cannot_keep_it_from_adapting():
+    with pytest.raises(errors.ConfigError, match="no normalisation"):
+        Case(adapts_normalisation=False)

@@ -269,7 +269,9 @@ def test_anil_adapts_the_head_alone_and_boil_all_but_the_head(adapts, moving):
     assert all(trees.differ(learner.params[name], network.params[name]) for name in moving)
 
 
-@pytest.mark.parametrize("option", [{"adapts": "head"}, {"normalisation_per_step": True}])
+@pytest.mark.parametrize(
+    "option", [{"adapts": "head"}, {"normalisation_per_step": True}, {"adapts_normalisation": False}]
+)
 def test_a_model_without_what_the_config_names_is_refused(option):
     episodes = jax.tree.map(lambda leaf: np.asarray(leaf)[None], Line().episode())
     with pytest.raises(errors.ConfigError, match=r"last layer|scales and offsets"):

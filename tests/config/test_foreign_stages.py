@@ -112,3 +112,8 @@ def test_without_somebody_who_looks_for_runs_a_taken_stage_is_refused(run):
     Path("own.yaml").write_text(OWN.replace("RUN", "latest"))
     with pytest.raises(ConfigError, match="is not looked for here"):
         config.load("own.yaml")
+
+
+def test_a_stage_is_taken_from_a_name(run):
+    with pytest.raises(ConfigError, match="taken_from is 5, and not the name of a run"):
+        load(OWN.replace("RUN", "5"))

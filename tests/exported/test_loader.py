@@ -53,6 +53,14 @@ def repack(content: bytes, **changes: object) -> io.BytesIO:
     return changed
 
 
+def test_examples_of_several_shapes_are_refused(file):
+    learner = loader.load(file)
+    with pytest.raises(ExportError, match="differ in shape"):
+        learner.adapt(([[1.0, 2.0, 3.0], [1.0]], [0, 1]))
+    with pytest.raises(ExportError, match="differ in shape"):
+        learner.adapt((np.zeros((2, 3)), [[0], [1, 2]]))
+
+
 def test_it_needs_jax_and_numpy_alone():
     tree = ast.parse(Path(loader.__file__).read_text("utf-8"))
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}

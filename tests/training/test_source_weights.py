@@ -21,7 +21,8 @@ from metarun.finished.finished_run import find_run
 from metarun.finished.opened_run import open_run
 from metarun.progress import Progress
 from metarun.runs import checkpoints, manifest, stage_reference
-from metarun.training import source_leaves, source_weights
+from metarun.sweeps import stage_flops
+from metarun.training import ledger, source_leaves, source_weights
 
 HEAD = """
 task: {name: sinusoid, shots: 5, queries: 5}
@@ -98,6 +99,12 @@ def test_a_stage_starts_from_the_weights_of_another_run_and_then_needs_it_no_mor
         "mine"
     ].describe()
     assert again["start_cost"] == record["cost"]  # of the weights that the taken stage has begun with
+    total, half = (ledger.read_total(source, "maml", step) for step in (None, 12))
+    assert total is not None and half is not None
+    assert (half["steps"], half["flops"]) == (total["steps"] - 12, total["flops"] / 2)
+    assert half["parameters"] == total["parameters"]
+    stage = experiment.assemble(load(tmp_path, START, source), jax.devices("cpu")[0])[1][-1]
+    assert stage_flops.find_start_flops(stage) == total["flops"]
     shutil.rmtree(source)
     described = experiment.describe_dry_run(config.load(run / "config.yaml"), resumed=run)
     assert described.endswith(f"from step 24 of maml in {source}")
