@@ -10,24 +10,46 @@ This is the first stage of the "Baseline" of Chen et al. 2019, arXiv 1904.04232,
 Later stages (`finetune`, `logistic`, `centroid`) name it and adapt what it has learned. By itself it answers with the
 nearest mean of the support's features (Euclidean), and in a regression with W·φ(x) + b, whatever the support is.
 
+With `teacher`, an earlier stage of this algorithm, the network begins anew and also learns the answers t of that one:
+
+    loss = (1 − α) L + α T² KL(softmax(t / T) ‖ softmax(W·φ(x) + b)),     α = `share`, T = `temperature`
+
+For numbers the second term is the squared error to t. A chain of such stages is the sequential self-distillation of
+Tian et al. 2020, where each teaches the next; they take α = 0.5 and T = 4.
+
 Deviation: the papers draw batches of examples; here a batch is the episodes of a step. Batch statistics are those of
 one episode, so that an episode of many ways is nearer to the papers than one of few.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
-from metarun import base, trees
-from metarun.blocks import backbone, metric_space, networks, outer_loss, target_kinds
+from metarun import base, errors, trees
+from metarun.blocks import (
+    backbone,
+    earlier_stages,
+    metric_space,
+    networks,
+    outer_loss,
+    output_distance,
+    pretrained_body,
+    target_kinds,
+)
+from metarun.ranges import Above, Between
 
 EXAMPLE = base.Example(ignores_support=("numbers",))
 
 
 @dataclass(frozen=True)
 class Config:
-    """There is nothing to choose: the model and the training section say everything."""
+    """Who teaches, if anybody; the model and the training section say everything else."""
+
+    teacher: str | None = None  # an earlier stage of this algorithm with the same model; null: no teacher
+    share: Annotated[float, Between(0, 1)] = 0.5  # α, weight of the teacher's answers in the loss
+    temperature: Annotated[float, Above(0)] = 4.0  # T, by which logits are divided before they are compared
 
 
 class Learner(NamedTuple):
@@ -39,17 +61,23 @@ class Learner(NamedTuple):
 
 
 def build(config: Config, model: base.Model, problem: base.Problem, earlier=None) -> base.Algorithm:
-    """Build the four functions. No earlier stage is needed.
+    """Build the four functions. No earlier stage is needed but the teacher, if there is one.
 
     Returns:
-      An algorithm that trains {"body", "head"}. Its loss metrics are those of the pooled problem: `accuracy` is over
-      all training classes.
+      An algorithm that trains {"body", "head"}, over the frozen {"body", "head"} of the teacher or over (). Its loss
+      metrics are those of the pooled problem: `accuracy` is over all training classes. Its init raises ConfigError if
+      the teacher has another model, or if there are several.
 
     Raises:
-      ValueError: the family is a classification that does not number its training classes.
+      ValueError: the family is a classification that does not number its training classes, or there is no such teacher.
     """
+    if config.teacher is not None:
+        earlier_stages.find("teacher", config.teacher, earlier)
     refuse_unnumbered_classes(problem)
     classifies, ways = problem.spec.targets == "classes", problem.spec.output_size
+
+    def compute_outputs(network, inputs):
+        return networks.dense(network[base.HEAD], model.embed(network["body"], inputs))
 
     def init(key, episodes: base.Episode, earlier) -> base.Weights:
         body_key, head_key = jax.random.split(key)
@@ -57,7 +85,12 @@ def build(config: Config, model: base.Model, problem: base.Problem, earlier=None
         body = backbone.init_body(model, body_key, inputs)
         outputs = problem.training_classes or problem.spec.output_size
         head = networks.init_dense(head_key, backbone.count_features(model, body, inputs), outputs)
-        return base.Weights({"body": body, base.HEAD: head})
+        trained = {"body": body, base.HEAD: head}
+        if config.teacher is None:
+            return base.Weights(trained)
+        return base.Weights(
+            trained, extract_teacher(config.teacher, earlier[config.teacher], trained, model, inputs)
+        )
 
     def adapt(weights: base.Weights, support: base.Examples) -> Learner:
         trained, inputs = weights.trained, support.inputs
@@ -76,9 +109,15 @@ def build(config: Config, model: base.Model, problem: base.Problem, earlier=None
         examples = target_kinds.join(episode.support, episode.query)
         if classifies:
             examples = examples._replace(targets=episode.facts["class"][examples.targets])
-        features = model.embed(weights.trained["body"], examples.inputs)
-        outputs = networks.dense(weights.trained[base.HEAD], features)
-        return outer_loss.judge(problem.objective, outputs, examples)
+        outputs = compute_outputs(weights.trained, examples.inputs)
+        own_loss, metrics = outer_loss.judge(problem.objective, outputs, examples)
+        if config.teacher is None:
+            return own_loss, metrics
+        answers = compute_outputs(weights.frozen, examples.inputs)[None]
+        distance = output_distance.measure_output_distance(
+            problem, outputs, answers, examples.targets, config.temperature
+        )
+        return (1 - config.share) * own_loss + config.share * distance, metrics | {"matching_loss": distance}
 
     return base.Algorithm(init, loss, adapt, predict)
 
@@ -95,3 +134,22 @@ def refuse_unnumbered_classes(problem: base.Problem) -> None:
             "this task family does not number its training classes, and pretrain tells all of them apart",
             "choose another task family, or another algorithm",
         )
+
+
+def extract_teacher(
+    stage: str, weights: base.Weights, trained: dict[str, base.PyTree], model: base.Model, inputs: base.PyTree
+) -> dict[str, base.PyTree]:
+    """Return {"body", "head"} of the teacher.
+
+    Args:
+      trained: what this stage trains; the teacher's has the same shapes.
+
+    Raises:
+      ConfigError: it has not, or no last layer over the training classes.
+    """
+    body = pretrained_body.extract_body(stage, weights, model, inputs, "algorithm.teacher")
+    head = weights.trained.get(base.HEAD)
+    if jax.tree.map(jnp.shape, head) != jax.tree.map(jnp.shape, trained[base.HEAD]):
+        what = f"the stage {stage} has no last layer over all training classes"
+        raise errors.ConfigError(what, "algorithm.teacher", "name a stage whose algorithm is pretrain")
+    return {"body": body, base.HEAD: head}

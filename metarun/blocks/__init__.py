@@ -15,6 +15,7 @@ lstm.py               a long short-term memory cell
 earlier_stages.py     the earlier stages that an option names
 pretrained_body.py    the network of an earlier stage, as a start or as features
 last_layer.py         the features that the last layer of any learner sees
+output_distance.py    how far answers are from those of teachers
 ensemble.py           earlier stages as members of one ensemble
 related_inputs.py     inputs that say which concept a class belongs to, and models that do not see it
 relation_graph.py     vectors that move towards those of their relatives in a graph

@@ -23,10 +23,19 @@ def start(stage: str | None, model: base.Model, key: PRNGKeyArray, inputs: PyTre
     return extract_body(stage, earlier[stage], model, inputs)
 
 
-def extract_body(stage: str, weights: base.Weights, model: base.Model, inputs: PyTree) -> PyTree:
+def extract_body(
+    stage: str,
+    weights: base.Weights,
+    model: base.Model,
+    inputs: PyTree,
+    option: str = "algorithm.pretrained",
+) -> PyTree:
     """Return the body that an earlier stage has learned, for `model.embed`.
 
     What a stage has trained is {"body": ...}, {"params": ...} or the parameters themselves.
+
+    Args:
+      option: that names the stage.
 
     Raises:
       ConfigError: this is no body of `model`, or the stage has copies, and there are several bodies.
@@ -41,13 +50,13 @@ def extract_body(stage: str, weights: base.Weights, model: base.Model, inputs: P
         return trained
     if jax.tree.map(lambda leaf: jnp.shape(leaf)[1:], trained) == shapes:
         raise errors.ConfigError(
-            f"the stage {stage} has copies, and what is adapted is one network",
-            "algorithm.pretrained",
+            f"the stage {stage} has copies, and one network is needed",
+            option,
             "name a stage without copies",
         )
     raise errors.ConfigError(
         f"what the stage {stage} has trained is no body of this stage's model",
-        "algorithm.pretrained",
+        option,
         f"give this stage the model of the stage {stage}, or name another one",
     )
 

@@ -11,7 +11,7 @@ from metarun import base, errors
 from metarun.algorithms import distillation, maml
 from metarun.algorithms.distillation import student_support, teacher_distance
 from metarun.base import Examples, Weights
-from metarun.blocks import ensemble
+from metarun.blocks import ensemble, output_distance
 from metarun.tasks import _sentences
 
 KEY = jax.random.key(0)
@@ -167,7 +167,7 @@ def test_outputs_and_features_are_matched_at_once_with_the_weight_of_the_feature
 def test_numbers_are_matched_by_their_squared_distance_to_the_mean_of_the_teachers():
     generator = np.random.default_rng(0)
     student, teachers = generator.normal(size=(5, 2)), generator.normal(size=(3, 5, 2))
-    measure = jax.jit(teacher_distance.measure_output_distance, static_argnums=(0, 4))
+    measure = jax.jit(output_distance.measure_output_distance, static_argnums=(0, 4))
     distance = measure(builders.regression_problem(3, 2), student, teachers, np.zeros((5, 2)), 3.0)
     np.testing.assert_allclose(distance, np.square(student - teachers.mean(axis=0)).mean(), rtol=1e-5)
 
@@ -178,12 +178,12 @@ def test_padding_of_a_sentence_is_not_matched():
     targets = np.array([[4, 2, 0, 0], [3, 5, 2, 0]])
     generator = np.random.default_rng(0)
     student, teacher = (generator.normal(size=(2, 4, 6)).astype(np.float32) for _ in range(2))
-    find = jax.jit(functools.partial(teacher_distance.find_counted, objective))
+    find = jax.jit(functools.partial(output_distance.find_counted, objective))
     np.testing.assert_array_equal(find(student, targets), targets != 0)
 
     @jax.jit
     def measure(student, teacher, targets):
-        return teacher_distance.measure_output_distance(problem, student, teacher, targets, 1.0)
+        return output_distance.measure_output_distance(problem, student, teacher, targets, 1.0)
 
     def distance(student):
         return measure(student, teacher[None], targets)

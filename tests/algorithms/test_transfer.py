@@ -10,7 +10,7 @@ from scipy import optimize, special
 
 from helpers import builders, compiled, gradients, trees
 from metarun import base, errors
-from metarun.algorithms import centroid, finetune, logistic
+from metarun.algorithms import centroid, finetune, logistic, pretrain
 
 KEY = jax.random.key(0)
 
@@ -198,6 +198,42 @@ def test_pretrain_tells_all_training_classes_apart():
     )
     algorithm = blobs(classes=20).first
     np.testing.assert_allclose(algorithm.loss(case.before, case.episode, KEY, 0.0)[0], expected, rtol=1e-5)
+
+
+def pooled_outputs(before: Before, weights: base.PyTree):
+    """Return the outputs over all training classes on all examples of the episode, and their classes."""
+    part = jax.tree.map(lambda a, b: np.concatenate([a, b]), before.episode.support, before.episode.query)
+    features = np.asarray(before.model.embed(weights["body"], part.inputs))
+    classes = np.asarray(before.episode.facts["class"])[part.targets]
+    return features @ np.asarray(weights["head"]["kernel"]) + np.asarray(weights["head"]["bias"]), classes
+
+
+def test_a_pooled_network_learns_from_another_one_beside_its_own_loss():
+    """(1 − α) L + α T² KL(softmax(t / T) ‖ softmax(s / T)) with α = 0.3, T = 2: Tian et al. 2020."""
+    before = blobs(classes=20)
+    options = pretrain.Config(teacher="first", share=0.3, temperature=2.0)
+    chain = pretrain.build(options, before.model, before.family.problem, {"first": before.first})
+    student = compiled.compile_algorithm(chain)
+    weights = student.init(jax.random.key(5), before.episodes, {"first": before.weights})
+    trees.assert_equal(weights.frozen, before.weights.trained)
+    assert trees.differ(weights.trained["body"], before.weights.trained["body"])
+    (own, classes), (taught, _) = (pooled_outputs(before, part) for part in weights)
+    own_loss = np.mean(special.logsumexp(own, axis=1) - own[np.arange(len(classes)), classes])
+    shares = special.softmax(taught / 2, axis=1)
+    divergence = (shares * (np.log(shares) - special.log_softmax(own / 2, axis=1))).sum(axis=1).mean()
+    loss, metrics = student.loss(weights, before.episode, KEY, 0.0)
+    np.testing.assert_allclose(metrics["matching_loss"], 4 * divergence, rtol=1e-4)
+    np.testing.assert_allclose(loss, 0.7 * own_loss + 0.3 * 4 * divergence, rtol=1e-5)
+
+
+def test_a_teacher_without_a_layer_over_the_training_classes_is_refused():
+    before = blobs(classes=20)
+    options = pretrain.Config(teacher="first")
+    student = pretrain.build(options, before.model, before.family.problem, {"first": before.first})
+    body = base.Weights({"body": before.weights.trained["body"]})
+    with pytest.raises(errors.ConfigError, match="no last layer over all training classes") as raised:
+        jax.eval_shape(student.init, KEY, before.episodes, {"first": body})
+    assert raised.value.where == "algorithm.teacher"
 
 
 def test_a_family_that_does_not_number_its_classes_is_refused_by_pretrain():
