@@ -66,8 +66,12 @@ FORMS = {
 }
 
 
-def slice_with_stride(inputs: jax.Array, window: tuple[int, ...], stride: int) -> jax.Array:
+def slice_with_stride(
+    inputs: jax.Array, window: tuple[int, ...], stride: int, padding: int | None = None
+) -> jax.Array:
     """Return the patches as slices with a stride, whose derivative adds arrays of the size of the input."""
+    if padding is not None:
+        raise NotImplementedError("this form pads as the networks of this bench do")
     height, *rows = _convolution.pad_same(inputs.shape[1], window[0], stride)
     width, *columns = _convolution.pad_same(inputs.shape[2], window[1], stride)
     padded = jnp.pad(inputs, ((0, 0), rows, columns, (0, 0)))
@@ -80,7 +84,7 @@ def slice_with_stride(inputs: jax.Array, window: tuple[int, ...], stride: int) -
     return jnp.concatenate(slices, axis=-1)
 
 
-def compile_form(setting: Setting, form: Form, make_patches: Callable) -> Turns:
+def compile_form(setting: Setting, form: Form, make_patches: Callable[..., jax.Array]) -> Turns:
     """Compile the training of a setting in one form."""
     _convolution.make_patches = make_patches if form.planes else slice_with_stride
     whole = _bench_metarun.build(setting, devices=form.devices or None)

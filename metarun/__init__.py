@@ -1,7 +1,7 @@
 """metarun: a command-line experiment runner for meta-learning on JAX.
 
-From Python, `metarun.train`, `evaluate`, `compare`, `sweep`, `export`, `load` and `Run` do what the commands do. Each
-is imported when it is first named, so that `import metarun` imports neither jax nor numpy.
+From Python, `metarun.train`, `evaluate`, `compare`, `sweep`, `export`, `classify`, `load` and `Run` do what the
+commands do. Each is imported when it is first named, so that `import metarun` imports neither jax nor numpy.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from metarun.api.access import evaluate, export, load, load_exported
     from metarun.api.calls import compare, list_runs, sweep, train
+    from metarun.api.few_labels import classify
     from metarun.api.run import Run
     from metarun.errors import MetarunError
 
@@ -17,12 +18,14 @@ __version__ = "0.2.0"
 PLACES = {
     "access": ("evaluate", "export", "load", "load_exported"),
     "calls": ("compare", "list_runs", "sweep", "train"),
+    "few_labels": ("classify",),
     "run": ("Run",),
 }
 
 __all__ = [
     "MetarunError",
     "Run",
+    "classify",
     "compare",
     "evaluate",
     "export",

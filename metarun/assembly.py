@@ -4,6 +4,8 @@ Once they are built, what lies above works on `Tasks` and `Stage`, and looks up 
 """
 
 import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -13,9 +15,13 @@ from metarun import base, config, errors, numbers, outside, plugins
 from metarun.base import PyTree
 from metarun.config import Selection
 from metarun.config.trials import name_number
+from metarun.data import fingerprints
 from metarun.numbers import Numbers
 from metarun.outside import Code
 from metarun.stages import Stage, config_errors
+
+# What the task family of a run has kept, or None; see `base.TaskFamily.kept`.
+Kept = Mapping[str, Any] | None
 
 
 class Tasks(NamedTuple):
@@ -93,41 +99,116 @@ def choose_adapted_steps(run_config: config.RunConfig, settings: config.Stage) -
     return steps
 
 
-def build_tasks(run_config: config.RunConfig, device: jax.Device) -> Tasks:
-    """Build the task family and put its data on the device, once for training and evaluation."""
-    family = build_family(run_config.task)
-    data = {split: jax.device_put(arrays, device) for split, arrays in family.data.items()}
+def build_tasks(run_config: config.RunConfig, device: jax.Device, kept: Kept = None) -> Tasks:
+    """Build the task family and put its data on the device, once for training and evaluation.
+
+    Args:
+      kept: of the run that is resumed or measured.
+
+    Raises:
+      ConfigError: the family refuses its options.
+      DataError: the data cannot be read, or are not those of the run.
+    """
+    family = build_family(run_config.task, kept)
+    before, now = ((memory or {}).get("fingerprint") for memory in (kept, family.kept))
+    place = getattr(run_config.task.config, "folder", None) or f"task {run_config.task.label}"
+    fingerprints.refuse_other(before, now, str(place))
+    data = put_data(family.data, device)
     selection = select_evaluated(run_config.task, run_config.evaluation)
-    recipe = {"task": plugins.identify("task", selection.name), **list_changed_options(selection.config)}
-    same = selection == run_config.task
-    return Tasks(family, family if same else build_family(selection)._replace(data={}), data, recipe)
+    recipe = make_recipe(selection)
+    recipe |= (family.kept or {}).get("options", {})
+    if selection == run_config.task:
+        return Tasks(family, family, data, recipe)
+    return Tasks(family, build_family(selection, family.kept)._replace(data={}), data, recipe)
 
 
-def outline_tasks(run_config: config.RunConfig) -> Tasks:
+def put_data(data: Mapping[str, PyTree], device: jax.Device) -> dict[str, PyTree]:
+    """Put the data of all splits on the device. An array that several splits share is there once."""
+    put: dict[int, Any] = {}
+
+    def place(leaf: Any) -> Any:
+        if id(leaf) not in put:
+            put[id(leaf)] = jax.device_put(leaf, device)
+        return put[id(leaf)]
+
+    return {split: jax.tree.map(place, arrays) for split, arrays in data.items()}
+
+
+def settle_task(run_config: config.RunConfig) -> config.RunConfig:
+    """Return the config of a new run with what its task chooses by its data, by the function `settle` of its plug-in.
+
+    Raises:
+      ConfigError, DataError, StorageError: as the plug-in raises.
+    """
+    name = run_config.task.name
+    settle = getattr(plugins.load("task", name), "settle", None)
+    if settle is None:
+        return run_config
+    with config_errors("task"):
+        chosen = settle(plugins.make_config("task", name, run_config.task.config))
+    twin = run_config.task.config
+    values = {key: getattr(chosen, key) for key in getattr(twin, "settled_options", ())}
+    return dataclasses.replace(run_config, task=Selection(name, dataclasses.replace(twin, **values)))
+
+
+def describe_splits(run_config: config.RunConfig, family: base.TaskFamily) -> list[str]:
+    """Return a line for each split with its classes and pictures, and one for what the task chose by its data."""
+    pictures: Mapping[str, list[int]] = (family.kept or {}).get("pictures", {})
+    lines = [
+        f"{split}: {len(counts)} classes, {sum(counts):,} pictures" for split, counts in pictures.items()
+    ]
+    if network := (family.kept or {}).get("network"):
+        lines.append(f"features: {network['features']} of {network['label']}")
+    options = run_config.task.config
+    chosen = [f"{name} {getattr(options, name)}" for name in getattr(options, "settled_options", ())]
+    return [*lines, f"episodes: {', '.join(chosen)}"] if lines and chosen else lines
+
+
+def make_recipe(selection: Selection) -> dict[str, Any]:
+    """Return what the frozen episodes of a task depend on beside their keys; a part of their hash.
+
+    That is the plug-in and its options. A config with `names_episodes_by_content` has `episode_options` instead, the
+    ones that choose examples, whatever the plug-in makes of them; what the task keeps adds the content.
+    """
+    changed = list_changed_options(selection.config)
+    if getattr(selection.config, "names_episodes_by_content", False):
+        return {name: changed[name] for name in selection.config.episode_options if name in changed}
+    return {"task": plugins.identify("task", selection.name), **changed}
+
+
+def outline_tasks(run_config: config.RunConfig, kept: Kept = None) -> Tasks:
     """Build the task family without its files where it can: the data are shapes then.
 
     A plug-in's `outline(config)` returns what `build` returns, with `jax.ShapeDtypeStruct` in place of the arrays of
     `data`. Without it, the family is built.
+
+    Args:
+      kept: of the run; with it, a family may have an outline that otherwise needs its files.
     """
     selection = run_config.task
     module = plugins.load("task", selection.name)
-    make = getattr(module, "outline", module.build)
-    with config_errors("task"):
-        family = make(plugins.make_config("task", selection.name, selection.config))
+    family = make_family(getattr(module, "outline", module.build), selection, kept)
     return Tasks(family, family, dict(family.data), {})
 
 
-def build_family(selection: Selection) -> base.TaskFamily:
+def build_family(selection: Selection, kept: Kept = None) -> base.TaskFamily:
     """Build the task family that a config selects.
+
+    Args:
+      kept: of the run that it was built for before; None: it is new.
 
     Raises:
       ConfigError: the family refuses its options.
     """
+    return make_family(plugins.load("task", selection.name).build, selection, kept)
+
+
+def make_family(make: Callable[..., base.TaskFamily], selection: Selection, kept: Kept) -> base.TaskFamily:
+    """Call `build` or `outline` of a plug-in, with what the run has kept if it takes that."""
+    settings = plugins.make_config("task", selection.name, selection.config)
+    takes_kept = kept is not None and "kept" in inspect.signature(make).parameters
     with config_errors("task"):
-        family: base.TaskFamily = plugins.load("task", selection.name).build(
-            plugins.make_config("task", selection.name, selection.config)
-        )
-    return family
+        return make(settings, kept) if takes_kept else make(settings)
 
 
 def select_evaluated(selection: Selection, evaluation: config.Evaluation) -> Selection:
@@ -146,15 +227,23 @@ def select_evaluated(selection: Selection, evaluation: config.Evaluation) -> Sel
                 f"leave evaluation.{name} out",
             )
     with config_errors("evaluation"):
+        changes |= getattr(selection.config, "training_only", {})
         return Selection(selection.name, dataclasses.replace(selection.config, **changes))
 
 
 def list_changed_options(options: Any) -> dict[str, Any]:
-    """Return the options that are not at their default: a new option must not give old episodes a new hash."""
+    """Return the options that are not at their default: a new option must not give old episodes a new hash.
+
+    A config whose defaults have changed says the ones that were: `former_defaults`, {option: value}. Its
+    `training_options` are names of options that leave the episodes as they are, such as those of the loss.
+    """
+    usual = {field.name: field.default for field in dataclasses.fields(options)}
+    usual |= getattr(options, "former_defaults", {})
     return {
-        field.name: getattr(options, field.name)
-        for field in dataclasses.fields(options)
-        if field.default is dataclasses.MISSING or getattr(options, field.name) != field.default
+        name: getattr(options, name)
+        for name, default in usual.items()
+        if default is dataclasses.MISSING or getattr(options, name) != default
+        if name not in getattr(options, "training_options", ())
     }
 
 

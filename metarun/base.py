@@ -116,6 +116,10 @@ class Pictures(NamedTuple):
     """How a picture file becomes an input of the family, float32 [height, width, channel] in [0, 1]."""
 
     inverted: bool = False  # dark is 1, as in drawings on paper
+    # Picture files, [path], to inputs [example, ...] as numpy, as the training prepared them. None: each picture is
+    # stretched to the shape of an input.
+    read: Callable[[Any], Any] | None = None
+    prepared: str = ""  # how `read` prepares a picture, in words
 
 
 class Sentences(NamedTuple):
@@ -127,6 +131,9 @@ class Sentences(NamedTuple):
     decode: Callable[[Callable[[PyTree], PyTree], PyTree], Any]
     # int32 [example, token] -> sentences
     spell: Callable[[Any], list[str]]
+    # A sentence -> its parts in their order, each short enough for `encode`; [sentence] if it is short enough itself.
+    # None: a sentence that is too long is refused.
+    divide: Callable[[str], list[str]] | None = None
 
 
 class Groups(NamedTuple):
@@ -157,7 +164,27 @@ class TaskFamily(NamedTuple):
     # the queries of each episode. It knows how the tasks of the split are drawn, and the support, but not the task. It
     # runs on the host, in numpy. None: it is not known. `Config.has_ceiling` says beforehand whether there is one.
     ceiling: Callable[[PyTree, Episode], Mapping[str, Any]] | None = None
+    # (data[split], episodes [episode] as numpy arrays) -> {rule: {metric: [episode]}}: what simple rules without any
+    # training reach on the queries of each episode, to stand beside every result. It runs on the host, in numpy. None:
+    # the family has no such rule.
+    baselines: Callable[[PyTree, Episode], Mapping[str, Mapping[str, Any]]] | None = None
+    # What a run must keep of its data in order to answer without them, as a tree of JSON values: a vocabulary, the
+    # names of classes, the shapes of the data. It is written to `task.json` before the training. A plug-in reads it
+    # back by a second argument: `build(config, kept=None)` and `outline(config, kept=None)` get what the run has kept,
+    # or None in a new run and in one of an older version. Some names in it mean the same in every family:
+    #   fingerprint  what identifies the data; `assembly` refuses episodes of data with another one
+    #   options      {option: value} that count in place of those of the config in the hash of the frozen episodes,
+    #                such as the folder of the training, where the data may lie elsewhere today
+    #   says         sentences about the split that stand beside every result
+    # None: the family keeps nothing.
+    kept: Mapping[str, Any] | None = None
 
+
+# Tokens that are no part of a text, in every family of sentences: PAD fills a row, BEGIN stands before a target, END
+# closes a sentence.
+PAD, BEGIN, END = range(3)
+# Beside "source", in place of "prefix": zeros of the shape of the targets; see `Model`.
+GREEDY = "greedy"
 
 # The names that algorithms read in the parameters of a model; see `Model`.
 HEAD, KERNEL, BIAS, SCALE, OFFSET = "head", "kernel", "bias", "scale", "offset"
@@ -183,6 +210,11 @@ class Model(NamedTuple):
     `reference` holds the inputs whose batch statistics normalise these inputs: with None the batch normalises itself
     (transductive), with the support inputs the support normalises it (inductive). `condition`, a vector [feature],
     modulates the network; a model that takes none raises ValueError.
+
+    A model of sentences takes {"source", "prefix"}, and its outputs are the logits of the next token at each position.
+    It may also take {"source", GREEDY}, zeros int32 [example, token]. Its outputs are then whole sentences, int32 of
+    this shape: the likeliest token at each position up to END, and PAD after it, never PAD or BEGIN before. They are
+    those that decoding token by token gives, at less cost.
     """
 
     init: Callable[..., PyTree]  # (key, inputs, *, condition=None) -> params

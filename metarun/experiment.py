@@ -2,8 +2,6 @@
 
 import dataclasses
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,11 +10,12 @@ import jax
 from metarun import assembly, base, config, errors, hardware, signals, trees
 from metarun.assembly import Tasks
 from metarun.config import differences
-from metarun.evaluation import episodes, run_evaluation, variants
+from metarun.evaluation import run_evaluation
 from metarun.figures import run_pictures
+from metarun.finished import baselines
 from metarun.hosts.processes import Processes
 from metarun.progress import Progress
-from metarun.runs import code_copies, directory, picture_range, run_log, stage_reference
+from metarun.runs import code_copies, directory, picture_range, run_log, seals, stage_reference, task_file
 from metarun.runs.bystander import Bystander
 from metarun.runs.directory import RunDirectory
 from metarun.sinks import launch, registry
@@ -26,9 +25,10 @@ from metarun.training import (
     cost,
     ledger,
     longer_run,
-    optimizer,
+    room,
     source_weights,
     stage_sequence,
+    stage_traces,
     task_chunks,
     traceable,
     trial_memory,
@@ -73,7 +73,7 @@ def train(
             run_log.copy_log(run.log),
         ):
             processes.check_same(describe_alike(run_config, resume), "the config")
-            run_config = settle_config(run, run_config)
+            run_config = settle_config(run, run_config, extended)
             if processes.is_first:
                 code_copies.settle(path, assembly.read_outside_code(run_config))
             names = [f"{device.platform}:{device.id} {device.device_kind}" for device in devices]
@@ -98,18 +98,13 @@ def train_and_measure(
     extended: Path | None = None,
 ) -> dict[str, Any]:
     """Train every stage and measure them in an open run directory; see `train`."""
-    tasks, stages, shapes = assemble(run_config, hardware.select_own(devices), extended)
-    session = Session(
-        run,
-        devices,
-        tasks,
-        run_config.evaluation,
-        run_config.checkpoint,
-        progress,
-        stop,
-        processes,
-        run_config.accelerator,
-    )
+    kept = task_file.read(extended or run.path)
+    with processes.stop_at_once():
+        tasks, stages, shapes = assemble(run_config, hardware.select_own(devices), extended, kept)
+    if processes.is_first:
+        task_file.write(run.path, tasks.family.kept)
+    measured, saved, accelerator = run_config.evaluation, run_config.checkpoint, run_config.accelerator
+    session = Session(run, devices, tasks, measured, saved, progress, stop, processes, accelerator)
     if processes.is_first and (known := picture_range.measure_range(tasks.family.data["train"])):
         picture_range.write(run.path, known)
     processes.meet()  # data may be prepared for minutes, and no collective may wait for them
@@ -136,17 +131,25 @@ def describe_alike(run_config: config.RunConfig, resume: bool) -> str:
     return "\n".join([f"resume: {resume}", *hashes, text])
 
 
-def settle_config(run: RunDirectory, run_config: config.RunConfig) -> config.RunConfig:
+def settle_config(
+    run: RunDirectory, run_config: config.RunConfig, extended: Path | None = None
+) -> config.RunConfig:
     """Write and return the config of a run. A resumed run keeps what its first start has settled.
+
+    Args:
+      extended: as of `train`.
 
     Raises:
       ConfigError: the config of a resumed run would give other numbers.
     """
     if run.resumed:
+        seals.check(run.path)
         file = run.path / directory.CONFIG
         before = config.load(file)
         differences.check_resume(before, run_config, str(file))
         run_config = differences.keep_settled(before, run_config)
+    elif extended is None:
+        run_config = assembly.settle_task(run_config)
     run.write_config(config.to_yaml(run_config))
     return run_config
 
@@ -159,69 +162,49 @@ class Assembled(NamedTuple):
     shapes: dict[str, base.Weights]  # of the weights of each stage, by its name
 
 
-def assemble(run_config: config.RunConfig, device: jax.Device, extended: Path | None = None) -> Assembled:
+def assemble(
+    run_config: config.RunConfig,
+    device: jax.Device,
+    extended: Path | None = None,
+    kept: assembly.Kept = None,
+) -> Assembled:
     """Build the tasks and all stages, trace every stage, and settle what the config leaves open, before compiling.
 
     Args:
       extended: as of `train`.
+      kept: what the run that is resumed or extended has kept of its data; see `base.TaskFamily`.
 
     Raises:
       ConfigError: what a stage cannot do, or the final evaluation.
+      DataError: the data cannot be read, or are not those of the run.
     """
-    tasks = assembly.build_tasks(run_config, device)
+    tasks = assembly.build_tasks(run_config, device, kept)
     stages = assembly.build_stages(run_config, tasks.family.problem)
     traceable.refuse_constants(stages)
     with traceable.explain_errors(run_config):
-        shapes = trace(run_config.evaluation, tasks, stages)
+        shapes = stage_traces.trace(run_config.evaluation, tasks, stages)
     if extended is not None:
         longer_run.refuse_progress(stages[-1], shapes[stages[-1].name], tasks)
+    room.refuse_too_large(shapes, device)
     stages = task_chunks.settle(stages, shapes, tasks, device)
     return Assembled(tasks, budgets.settle(stages, shapes, tasks), shapes)
-
-
-def trace(settings: config.Evaluation, tasks: Tasks, stages: list[Stage]) -> dict[str, base.Weights]:
-    """Build and trace every stage, and return the shapes of its weights by its name. Computes nothing.
-
-    Raises:
-      ConfigError: what a stage cannot do, or the final evaluation.
-    """
-    episodes.freeze(tasks, settings)
-    for stage in stages:
-        stage.build_algorithm()
-    variants.refuse_steps_without_loop(stages, settings)
-    for stage in stages:
-        variants.choose_variants(stage, tasks.family.problem, settings.modes, settings.inner_steps)
-    shapes: dict[str, base.Weights] = {}
-    for stage in stages:
-        with name_stage(stage, alone=len(stages) == 1):
-            weights = stage.trace_weights(tasks.family.sample, tasks.data["train"], shapes)
-            jax.eval_shape(optimizer.build(stage.training).init, weights.trained)
-            variants.check_ways(stage, tasks, settings.modes[0], weights)
-        shapes[stage.name] = weights
-    return shapes
-
-
-@contextmanager
-def name_stage(stage: Stage, alone: bool) -> Iterator[None]:
-    """Let a ConfigError say which stage it is about, unless the stage is alone."""
-    try:
-        yield
-    except errors.ConfigError as error:
-        if alone:
-            raise
-        raise errors.ConfigError(error.what, f"stage {stage.name}: {error.where}", error.remedy) from error
 
 
 def evaluate(
     session: Session, stages: list[Stage], trained: dict[str, Trained], spent: dict[str, Spent]
 ) -> dict[str, Any]:
-    """Measure the stages, write result, episodes and pictures, and return the result."""
-    evaluation = run_evaluation.evaluate(
-        stages, trained, session.tasks, session.evaluation, session.progress, session.processes.check_signal
-    )
+    """Measure the stages, write episodes, result and then pictures, and return the result."""
+    with session.processes.stop_at_once():
+        evaluation = run_evaluation.evaluate(
+            stages,
+            trained,
+            session.tasks,
+            session.evaluation,
+            session.progress,
+            session.processes.check_signal,
+        )
     for name, columns in evaluation.values.items():
         session.run.write_episodes(name, session.evaluation.split, columns)
-    draw_pictures(session, stages, trained)
     used = max(make_mesh(stage, session.devices, session.accelerator).size for stage in stages)
     accelerator = hardware.describe(session.devices[:used])
     result = {"run": str(session.run.path), "accelerator": accelerator} | evaluation.result
@@ -229,16 +212,19 @@ def evaluate(
         result["sources"] = sources
     mode, inherited = session.evaluation.modes[0], ledger.read_inherited(sources)
     result["costs"] = ledger.list_costs(stages, trained, spent, session.tasks, mode, inherited)
-    session.run.write_result(result)
+    places = [f"episodes/{name}-{session.evaluation.split}.npz" for name in evaluation.values]
+    session.run.write_result(seals.seal_result(session.run.path, session.run.sealed, result, places))
+    baselines.write(session.run.path, result, evaluation.baselines)
+    draw_pictures(session, stages, trained)
     return result
 
 
 def draw_pictures(session: Session, stages: list[Stage], trained: dict[str, Trained]) -> None:
-    """Draw what can be drawn: a failing picture must not cost a long training's result."""
+    """Draw what can be drawn, once the result is written: no picture costs it, nor the exit code of the training."""
     try:
         run_pictures.write(session.run.path, stages, trained, session.tasks, session.evaluation)
-    except errors.MetarunError:
-        raise
+    except errors.MetarunError as error:
+        logger.warning("no pictures: %s: %s", error.what, error.where)
     except Exception as error:
         logger.warning("no pictures: %s: %s", type(error).__name__, error)
         logger.debug("no pictures", exc_info=True)
@@ -247,16 +233,25 @@ def draw_pictures(session: Session, stages: list[Stage], trained: dict[str, Trai
 def describe_dry_run(
     run_config: config.RunConfig, extended: Path | None = None, resumed: Path | None = None
 ) -> str:
-    """Build and trace everything, so that what cannot work fails here; return one line about each stage.
+    """Build and trace everything, so that what cannot work fails here; return a line about each split and each stage.
 
     Args:
       extended: as of `train`.
       resumed: the run directory that a training would go on in; None: a new one.
     """
     devices = hardware.select(run_config.accelerator)
-    _, stages, shapes = assemble(run_config, devices[0], extended)
+    origin = extended or resumed
+    kept = None if origin is None else task_file.read(origin)
+    if resumed is not None:
+        before = config.load(resumed / directory.CONFIG)
+        run_config = dataclasses.replace(
+            run_config, task=differences.keep_choices(before.task, run_config.task)
+        )
+    elif extended is None:
+        run_config = assembly.settle_task(run_config)
+    tasks, stages, shapes = assemble(run_config, devices[0], extended, kept)
     sources = source_weights.read_all_records(extended or resumed, stages, shapes)
-    lines: list[str] = []
+    lines = assembly.describe_splits(run_config, tasks.family)
     for stage in stages:
         learners = len(stage.positions)
         beside = f"{learners} learners side by side, each with " if learners > 1 else ""
@@ -275,6 +270,7 @@ def count_trials_that_fit(run_config: config.RunConfig) -> int:
       ConfigError: the config cannot be trained.
     """
     devices = hardware.select(run_config.accelerator)
+    run_config = assembly.settle_task(run_config)
     tasks, stages, _ = assemble(run_config, devices[0])
     return trial_memory.count_trials_that_fit(run_config, devices, tasks, stages)
 
@@ -282,6 +278,7 @@ def count_trials_that_fit(run_config: config.RunConfig) -> int:
 def measure_cost(run_config: config.RunConfig, progress: Progress) -> list[cost.Cost]:
     """Return what training costs for every stage, from a few steps of each. Writes no run directory."""
     devices = hardware.select(run_config.accelerator)
+    run_config = assembly.settle_task(run_config)
     tasks, stages, _ = assemble(run_config, devices[0])
     costs = cost.measure(run_config, devices, tasks, stages, progress)
     pairs = zip(stages, costs, strict=True)

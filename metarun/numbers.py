@@ -20,6 +20,7 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hi
 
 import jax
 
+from metarun import signals
 from metarun.errors import MetarunError
 from metarun.ranges import Below
 
@@ -123,7 +124,7 @@ def trace(function: Callable, numbers: Numbers, *arguments: Any, **options: Any)
 
     try:
         return attempt(numbers)
-    except MetarunError:
+    except (MetarunError, signals.Stopped):
         raise
     except Exception as error:
         if not numbers:
@@ -134,17 +135,26 @@ def trace(function: Callable, numbers: Numbers, *arguments: Any, **options: Any)
     return attempt(chosen if chosen.keys() != numbers.keys() else {})
 
 
-def jit(function: Callable, numbers: Numbers, compiler_options: dict[str, Any] | None = None) -> Callable:
+def jit(
+    function: Callable,
+    numbers: Numbers,
+    compiler_options: dict[str, Any] | None = None,
+    check: Callable[[], None] = signals.ignore,
+) -> Callable:
     """Make (*arguments) -> function(numbers, *arguments), compiled at the first call for arguments like its own.
 
     As many numbers as can be are arguments of the program; see `trace`.
+
+    Args:
+      check: is called again and again while the program is compiled; what it raises ends the call.
     """
     compiled: list[Callable] = []
 
     def call(*arguments: Any) -> Any:
         if not compiled:
             traced = trace(function, numbers, *arguments)
-            program = traced.program.lower().compile(compiler_options)
+            lowered = traced.program.lower()
+            program = signals.wait_for(functools.partial(lowered.compile, compiler_options), check)
             compiled.append(functools.partial(program, dict(traced.numbers)))
         return compiled[0](*arguments)
 
@@ -154,6 +164,8 @@ def jit(function: Callable, numbers: Numbers, compiler_options: dict[str, Any] |
 def _succeeds(attempt: Callable, chosen: Numbers) -> bool:
     try:
         attempt(chosen)
+    except signals.Stopped:
+        raise
     except Exception:  # whatever a function raises that must know the number
         return False
     return True

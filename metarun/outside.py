@@ -24,7 +24,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from metarun import errors
+from metarun import errors, signals
 
 GROUPS = {"task": "metarun.tasks", "model": "metarun.models", "algorithm": "metarun.algorithms"}
 MODULE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
@@ -250,6 +250,12 @@ def _list_files(module: str, code: Code) -> set[str]:
     """Return the paths of the files of a package's code."""
     top = _find_package(module.partition(".")[0])
     return {str(top.parent.parent / name) for name in code.files} if top else set()
+
+
+def has_failed(error: BaseException) -> bool:
+    """Return whether an error is that of outside code: no signal, and nothing that metarun or the system says."""
+    said = isinstance(error, errors.MetarunError | signals.Stopped | OSError | MemoryError)
+    return isinstance(error, Exception) and not said and find_place(error) is not None
 
 
 def find_place(error: BaseException) -> str | None:

@@ -11,9 +11,9 @@ Beside these two, a plug-in may have, for the contract tests and for programs th
 
 A wrong config must be refused before jax starts, but plug-ins import jax. So a plug-in's `Config` is first read from
 its source: the dataclass, and only what it needs, is executed in a module of its own, the twin. Therefore `Config` may
-use the standard library, `metarun.ranges`, `metarun.options`, `metarun.folders`, and the dataclasses, type aliases and
-constants of its own file; anything else raises `PluginError`. Once jax is needed, `make_config` moves the twin's values
-into the plug-in's own class.
+use the standard library, the modules of `JAX_FREE`, and the dataclasses, type aliases and constants of its own file;
+anything else raises `PluginError`. Once jax is needed, `make_config` moves the twin's values into the plug-in's own
+class.
 """
 
 import ast
@@ -32,7 +32,8 @@ from metarun import errors, outside
 from metarun.ranges import describe
 
 ROOT = Path(__file__).parent
-JAX_FREE = ("metarun.folders", "metarun.ranges", "metarun.options")  # what a Config may import of metarun
+# What a Config may import of metarun.
+JAX_FREE = ("metarun.folders", "metarun.ranges", "metarun.options", "metarun.backbones.contents")
 RULE = "the rule in docs/own-code.md"
 FOLDERS = {"task": ROOT / "tasks", "model": ROOT / "models", "algorithm": ROOT / "algorithms"}
 

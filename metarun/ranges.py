@@ -7,6 +7,7 @@ numbers: `typing` keeps one annotation for all that are equal.
 
 import dataclasses
 import types
+from collections.abc import Iterable
 from typing import (
     Annotated,
     Any,
@@ -92,6 +93,18 @@ class Between:
 
     def describe(self) -> str:
         return f"between {self.least} and {self.most}"
+
+
+# The largest whole number of an option that has a lower bound and no upper one: such an option counts something, and a
+# larger count would only end in a computer without memory. An option that may be larger says so by `AtMost`.
+LARGEST_COUNT = 100_000
+
+
+def find_ceiling(bounds: Iterable[Any]) -> AtMost | None:
+    """Return the upper bound of a whole number that has a lower bound alone; None: it has one of its own, or none."""
+    kinds = {type(bound) for bound in bounds if isinstance(bound, Bound)}
+    counts = kinds & {AtLeast, Above} and not kinds & {AtMost, Below, Between}
+    return AtMost(LARGEST_COUNT) if counts else None
 
 
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}

@@ -1,7 +1,21 @@
-"""Signals that ask a run to stop. The training loop stops between two chunks, after it has saved its state."""
+"""Signals that ask a run to stop. The training loop stops between two chunks, after it has saved its state.
+
+What has nothing to save, such as a compilation or an evaluation, is left where it is. It runs in a thread of its own
+(`wait_for`), because Python hears no signal while its main thread waits for a compiled program.
+"""
 
 import signal
+import threading
 import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+LISTEN_SECONDS = 0.05  # between two looks at signals, while another thread works
+
+_left: list[threading.Thread] = []  # threads whose result nobody waits for any more
 
 
 class Stopped(Exception):
@@ -20,6 +34,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self._at_once = False
 
     def __enter__(self) -> "StopRequest":
         numbers = (signal.SIGINT, signal.SIGTERM)
@@ -34,8 +49,73 @@ class StopRequest:
         if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = number
+        if self._at_once:
+            raise Stopped(number)
 
     def check(self) -> None:
         """Raise Stopped if a signal has come."""
         if self.signal is not None:
             raise Stopped(self.signal)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Raise Stopped wherever a signal comes inside the `with`. For work that has nothing to save."""
+        self.check()
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
+
+
+def ignore() -> None:
+    """Look at no signal: the check of a wait that only the handlers of the process may end."""
+
+
+def wait_for(work: Callable[[], Result], check: Callable[[], None] = ignore) -> Result:
+    """Return work(), which a thread of its own does. Meanwhile the process hears signals.
+
+    What a signal's handler or `check` raises ends the wait, and the thread goes on alone: no compiled program can be
+    interrupted. See `is_working`.
+
+    Args:
+      check: is called before the work begins, and then every LISTEN_SECONDS.
+    """
+    check()
+    results: list[Result] = []
+    failures: list[BaseException] = []
+    done = threading.Event()
+
+    def do() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            done.set()
+
+    thread = threading.Thread(target=do, name="work")
+    thread.start()
+    try:
+        while not done.wait(LISTEN_SECONDS):
+            check()
+    except BaseException:
+        _left.append(thread)
+        raise
+    if failures:
+        raise failures[0]
+    return results[0]
+
+
+def is_working(patience: float = 0.0) -> bool:
+    """Return whether a thread of `wait_for` still does what nobody waits for any more.
+
+    Python would wait for it before it ends, so the process should then leave by `os._exit`.
+
+    Args:
+      patience: seconds that each thread has to end in.
+    """
+    for thread in _left:
+        thread.join(patience)
+    _left[:] = [thread for thread in _left if thread.is_alive()]
+    return bool(_left)

@@ -2,7 +2,8 @@
 # Run a test suite, from a fresh machine on.
 #
 #   scripts/test.sh [pytest arguments]                   everything but the two suites below, in parallel
-#   scripts/test.sh --fault [pytest arguments]           kills processes, fills disks, damages files
+#   scripts/test.sh --fault [--long] [pytest arguments]  the attackers of tests/fault: they kill processes, fill disks
+#                                                        and damage files, and count; --long tries 20 times as much
 #   scripts/test.sh --reproduction [pytest arguments]    trains until a number is reached
 #
 # pytest runs in the repository's root, whatever the caller's folder; a -m or -n among its arguments overrides ours.
@@ -15,9 +16,18 @@ prepare_environment "test${METARUN_EXTRAS:+,$METARUN_EXTRAS}"
 cd "$root"
 parallel=(-n auto --maxprocesses 8) # each process holds a jax of its own
 case ${1-} in
-    --fault | --reproduction)
-        mark=${1#--}
-        suite=("${parallel[@]}" -m "$mark")
+    --fault) # an attack takes seconds or minutes
+        mark=fault
+        suite=("${parallel[@]}" --dist worksteal -m fault)
+        shift
+        if [[ ${1-} == --long ]]; then
+            export METARUN_FAULT_LONG=1
+            shift
+        fi
+        ;;
+    --reproduction)
+        mark=reproduction
+        suite=("${parallel[@]}" -m reproduction)
         shift
         ;;
     *) # the tests of a file share what they have traced and compiled

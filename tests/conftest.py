@@ -26,6 +26,9 @@ type_checks.install("metarun")  # before anything imports metarun
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    from helpers import attacks
+
+    config.pluginmanager.register(attacks)
     if not os.environ.get("METARUN_CACHE"):  # xdist's workers inherit what is set here
         folder = tempfile.TemporaryDirectory(prefix=TEMPORARY)
         os.environ["METARUN_CACHE"] = folder.name
@@ -167,3 +170,11 @@ def metarun_(monkeypatch, capsys) -> Callable:
     from helpers import commands
 
     return commands.make_command(monkeypatch, capsys)
+
+
+@pytest.fixture(scope="session")
+def picture_run(tmp_path_factory) -> Path:
+    """A run on drawings, with the weights that training begins with. No test changes it."""
+    from helpers import drawings
+
+    return drawings.make_run(tmp_path_factory.mktemp("pictures") / "run")

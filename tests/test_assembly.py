@@ -158,3 +158,10 @@ def test_an_outline_has_shapes_in_place_of_the_data(tmp_path):
     tasks = assembly.outline_tasks(config.load(file))
     leaves = jax.tree.leaves(tasks.data)
     assert leaves and all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves)
+
+
+def test_a_family_that_keeps_nothing_is_built_whatever_was_kept_and_has_no_fingerprint(tmp_path):
+    run_config = load(tmp_path, SINGLE)
+    assert assembly.build_family(run_config.task, {"vocabulary": "x"}).kept is None
+    with pytest.raises(errors.DataError, match="not those that the run was trained on"):
+        assembly.build_tasks(run_config, jax.devices()[0], {"fingerprint": {"sha256": "x"}})

@@ -223,14 +223,24 @@ def test_a_dry_run_names_every_stage_and_its_size_and_writes_nothing(tmp_path, m
     assert [path.name for path in tmp_path.iterdir()] == ["config"]
 
 
-def test_a_picture_that_cannot_be_drawn_costs_no_result(tmp_path, monkeypatch):
-    def broken(*_):
-        raise RuntimeError("no ink")
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("no ink"),
+        errors.DataError("no ink", "metrics.jsonl", "restore it"),
+        errors.StorageError("no ink", "pictures", "buy some"),
+    ],
+    ids=["any", "of the data", "of the disk"],
+)
+def test_a_picture_that_cannot_be_drawn_costs_neither_the_result_nor_the_end(tmp_path, monkeypatch, error):
+    def broken(path, *_):
+        assert (path / "result.json").is_file()  # it is written before anything is drawn
+        raise error
 
     monkeypatch.setattr(run_pictures, "write", broken)
     run = train(tmp_path / "run", SINGLE, "training.steps=4", pictures=True)
     assert read_json(run / "status.json")["status"] == "done"
-    assert (run / "result.json").is_file()
+    assert "no pictures: " in (run / "log.txt").read_text()
     assert "no ink" in (run / "log.txt").read_text()
 
 
@@ -255,7 +265,7 @@ def test_what_a_later_stage_cannot_do_is_refused_before_the_first_is_trained(tmp
 
 
 def test_an_evaluation_that_cannot_be_is_refused_before_training(tmp_path, monkeypatch):
-    def build_without_test(selection, build=assembly.build_family):
+    def build_without_test(selection, kept, build=assembly.build_family):
         family = build(selection)
         return family._replace(data={split: family.data[split] for split in ("train", "validation")})
 

@@ -21,6 +21,7 @@ DISTRIBUTIONS = {
     "click": "typer",
     "markupsafe": "jinja2",
     "tensorboardX": "tensorboardx",
+    "pillow_heif": "pillow-heif",
 }
 
 

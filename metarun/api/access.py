@@ -19,7 +19,7 @@ def load(path: Place, **choice: Any) -> "TrainedRun":
 
     Args:
       path: a run, or one checkpoint of it.
-      choice: stage, mode, inner_steps, replica, member and overrides; see `metarun.finished.prediction.load`.
+      choice: stage, mode, inner_steps, replica, member, overrides, allow_older; see `metarun.finished.prediction.load`.
 
     Raises:
       MetarunError: what is wrong with the run or with the choice, and what to do.
@@ -36,6 +36,7 @@ def evaluate(
     *,
     stage: str | None = None,
     split: str | None = None,
+    allow_older: bool = False,
     progress: "Progress | None" = None,
     **keys: Any,
 ) -> "Result":
@@ -46,6 +47,7 @@ def evaluate(
       overrides, keys: of the evaluation and accelerator sections.
       stage: None: all stages.
       split: train, validation or test; None: as the run evaluates.
+      allow_older: whether an older checkpoint may stand in for one that is damaged or gone; "skipped" then names both.
 
     Raises:
       MetarunError: what is wrong, and what to do.
@@ -54,7 +56,8 @@ def evaluate(
     from metarun.finished.finished_run import find_run
     from metarun.progress import Progress
 
-    finished = find_run(Path(run), list_overrides(overrides, keys), stage=stage, split=split)
+    texts = list_overrides(overrides, keys)
+    finished = find_run(Path(run), texts, stage=stage, split=split, allow_older=allow_older)
     from metarun.finished import remeasurement
 
     with quiet():
@@ -74,7 +77,7 @@ def export(
 
     Args:
       ways, shots, platforms: see `metarun.exported.exporter.write`.
-      choice: stage, mode, inner_steps, replica, member and overrides, as of `load`.
+      choice: stage, mode, inner_steps, replica, member, overrides and allow_older, as of `load`.
 
     Raises:
       MetarunError: what is wrong, and what to do.

@@ -4,6 +4,7 @@ Overrides are a dict, {"training.steps": 100}, and keywords: `training__steps=10
 `progress` takes what is told, see `metarun.progress.Progress`. What a user can act on is a `metarun.MetarunError`.
 """
 
+import contextlib
 import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -50,26 +51,27 @@ def train(
     """
     from metarun import config as configs
     from metarun.api.run import Run
-    from metarun.runs import directory, stage_reference
+    from metarun.runs import directory, new_run, stage_reference
 
-    source, path = find_places(config, run_dir, resume)
+    source, place = find_places(config, run_dir, resume)
     texts = list_overrides(overrides, keys)
     run_config = configs.load(source, texts, stage_reference.find_stage)
     from metarun import experiment
     from metarun.progress import Progress
 
-    # The command that would give the same run: of a dict the run itself has the file.
-    file = path / directory.CONFIG if isinstance(source, Mapping) else source
-    argv = ["metarun", "train", str(file), *texts]
-    with quiet(), interrupting(path):
-        experiment.train(run_config, path, resume, argv, progress or Progress())
+    with new_run.hold_folder(place) if isinstance(place, str) else contextlib.nullcontext(place) as path:
+        # The command that would give the same run: of a dict the run itself has the file.
+        file = path / directory.CONFIG if isinstance(source, Mapping) else source
+        argv = ["metarun", "train", str(file), *texts]
+        with quiet(), interrupting(path):
+            experiment.train(run_config, path, resume, argv, progress or Progress())
     return Run(path)
 
 
 def find_places(
     config: Place | Mapping[str, Any], run_dir: Place | None, resume: bool
-) -> tuple[Path | Mapping[str, Any], Path]:
-    """Return where the config is, and the run directory; see `train`.
+) -> tuple[Path | Mapping[str, Any], Path | str]:
+    """Return where the config is, and the run directory, or the name of the config if the run is a new one of it.
 
     Raises:
       UsageError: a thread asks for a training, or the config of a run that is resumed.
@@ -77,7 +79,7 @@ def find_places(
     from metarun import config as configs
     from metarun import errors, folders
     from metarun.api.run import Run
-    from metarun.runs import directory
+    from metarun.runs import directory, seals
 
     if threading.current_thread() is not threading.main_thread():
         what = "a thread cannot train, because signals come to the main thread"
@@ -87,11 +89,12 @@ def find_places(
             remedy = "give the run alone: metarun.train(run, resume=True)"
             raise errors.UsageError("a run is resumed where it lies", "metarun.train", remedy)
         path = Run(config).path
+        seals.check(path)
         return path / directory.CONFIG, path
     if isinstance(config, Mapping):
-        return config, Path(run_dir) if run_dir is not None else directory.make_path("notebook")
+        return config, Path(run_dir) if run_dir is not None else "notebook"
     file = configs.find_file(Path(config))
-    return file, Path(run_dir) if run_dir is not None else directory.make_path(folders.name_config(file))
+    return file, Path(run_dir) if run_dir is not None else folders.name_config(file)
 
 
 def compare(

@@ -10,7 +10,7 @@ from metarun.api import access, views
 from metarun.api.call_options import Overrides, Place
 from metarun.finished import listed_run, run_names
 from metarun.finished.finished_run import read_result, split_path
-from metarun.runs import catalogue, directory, metrics
+from metarun.runs import catalogue, directory, metrics, seals
 
 if TYPE_CHECKING:
     from metarun.exported.exporter import Written
@@ -76,7 +76,9 @@ class Run:
 
         Raises:
           ConfigError: it is damaged.
+          CheckpointError: it is not the one that the run was trained with.
         """
+        seals.check(self.path)
         return run_names.read_flat_config(self.path)
 
     @property
@@ -104,8 +106,8 @@ class Run:
         """
         rows = metrics.read(self.path / directory.METRICS)
         stage = stage or (str(rows[-1]["stage"]) if rows else None)
-        chosen = [row for row in rows if row["split"] == split and row["stage"] == stage]
-        alone = [name for name in ("replica", "member") if len({row.get(name) for row in chosen}) < 2]
+        chosen = rows.where(split=split, stage=stage)
+        alone = [name for name in ("replica", "member") if len(set(chosen.list_values(name))) < 2]
         return views.make_columns(chosen, ("stage", "split", *alone))
 
     @property
@@ -132,6 +134,22 @@ class Run:
           choice: stage, mode, inner_steps, replica, member.
         """
         return self.learner(**choice).adapt(support).predict(inputs)
+
+    def read_picture(self, path: Place, *, inverted: bool = False, **choice: Any) -> np.ndarray:
+        """Return a picture file as the run reads it, float32 [height, width, channel], an input of `predict`.
+
+        Args:
+          inverted: turn dark and light over; a whole support tells by itself whether it must be: see
+            `TrainedRun.read_pictures`.
+          choice: stage, mode, inner_steps, replica, member.
+
+        Raises:
+          DataError: it cannot be read.
+          UsageError: the run takes no pictures.
+        """
+        polarity = "invert" if inverted else "keep"
+        picture: np.ndarray = self.learner(**choice).read_pictures([Path(path)], polarity)[0]
+        return picture
 
     def evaluate(self, overrides: Overrides = None, **options: Any) -> views.Result:
         """Measure the run again; see `metarun.evaluate`."""

@@ -10,6 +10,7 @@ from metarun.figures import comparison_plot
 from metarun.plain_text import escape
 from metarun.reports import comparison_section, outcome_tables
 from metarun.reports.outcome_tables import Table, format_interval
+from metarun.runs.metric_rows import make_rows
 
 HEAD = 5  # rows of columns at either end that a notebook shows
 
@@ -50,6 +51,29 @@ class Comparison(dict[str, Any]):
         """Write the ranking and the differences as PNG."""
         comparison_plot.write_comparison(Path(path), self)
         return Picture(path)
+
+
+class FewShotAnswers(dict[str, Any]):
+    """Pictures named after few labelled ones, with the keys of `metarun fewshot --json`."""
+
+    def __repr__(self) -> str:
+        """Return what it rests on, in a line."""
+        judgement = self["judgement"]
+        share = judgement and judgement["accuracy"]
+        kept = f", {share['right']} of {share['asked']} of the support named rightly" if share else ""
+        counts = f"{len(self['predictions'])} pictures, {len(self['classes'])} classes"
+        return f"<metarun few-shot answers: {counts}, {self['method']} on {self['features']['source']}{kept}>"
+
+    def __str__(self) -> str:
+        """Return a line for each answer, as a Markdown table."""
+        rows = [
+            [one["file"], one["class"], f"{one['probability']:.4f}", {True: "yes"}.get(one["unknown"], "")]
+            for one in self["predictions"]
+        ]
+        return format_table(Table(["file", "class", "probability", "unknown"], rows))
+
+    def _repr_markdown_(self) -> str:
+        return f"{self}\n\n`{repr(self)[1:-1]}`"
 
 
 class Ranking(dict[str, Any]):
@@ -129,13 +153,13 @@ class Gallery(dict[str, Picture]):
 
 def make_columns(rows: Iterable[Mapping[str, Any]], left_out: Iterable[str] = ()) -> Columns:
     """Return the values of rows, name by name: NaN where a row has none. Names without any value are left out."""
-    rows = list(rows)
-    names = [
-        name for name in dict.fromkeys(name for row in rows for name in row) if name not in set(left_out)
-    ]
-    columns = {name: [row.get(name) for row in rows] for name in names}
-    present = {name: values for name, values in columns.items() if any(value is not None for value in values)}
-    return Columns({name: make_column(values) for name, values in present.items()})
+    columns: dict[str, np.ndarray] = {}
+    rows = make_rows(rows)
+    for name in rows.list_names():
+        values = [] if name in left_out else rows.list_values(name)
+        if any(value is not None for value in values):
+            columns[name] = make_column(values)
+    return Columns(columns)
 
 
 def make_column(values: list[Any]) -> np.ndarray:

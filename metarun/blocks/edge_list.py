@@ -49,6 +49,8 @@ def read(path: Path, names: Collection[str]) -> list[Edge]:
 def read_lines(path: Path) -> list[str]:
     """Read the lines of the file."""
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # opening a pipe would never return
+            raise DataError("the edge list is not a regular file", str(path), "write the edges into a file")
         if path.stat().st_size > MOST_BYTES:
             raise DataError(
                 f"the edge list has more than {MOST_BYTES:,} bytes", str(path), "take fewer edges"

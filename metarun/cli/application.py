@@ -14,6 +14,7 @@ from metarun.cli import (
     embed,
     evaluate,
     export,
+    fewshot,
     init,
     online,
     plugin_list,
@@ -28,12 +29,15 @@ from metarun.cli import (
 )
 from metarun.plain_text import PlainFormatter
 
+HANDLER = "metarun-warnings"  # the name of the handler that prints warnings
+
 # Every command: its name, and the function that typer reads its arguments and its help from.
 COMMANDS: dict[str, Callable] = {
     "train": train.train,
     "sweep": sweep.sweep,
     "eval": evaluate.evaluate,
     "predict": predict.predict,
+    "fewshot": fewshot.fewshot,
     "embed": embed.embed,
     "export": export.export,
     "online": online.online,
@@ -76,11 +80,15 @@ def set_up(
     ] = False,
 ) -> None:
     """Set up what all commands share."""
+    logger = logging.getLogger("metarun")
+    for former in [handler for handler in logger.handlers if handler.get_name() == HANDLER]:
+        logger.removeHandler(former)  # of a command before this one in the same process
     handler = logging.StreamHandler()
+    handler.set_name(HANDLER)
     handler.setLevel(logging.WARNING)
     handler.setFormatter(PlainFormatter("warning: %(message)s"))
-    logging.getLogger("metarun").addHandler(handler)
-    logging.getLogger("metarun").propagate = False
+    logger.addHandler(handler)
+    logger.propagate = False
     # Orbax, and asyncio below it, print tracebacks of errors that we report ourselves.
     for library in ("absl", "asyncio"):
         logging.getLogger(library).addHandler(logging.NullHandler())

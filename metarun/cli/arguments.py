@@ -47,6 +47,13 @@ Mode = Annotated[
     ),
 ]
 Stage = Annotated[str | None, typer.Option(help="Default: the last one.")]
+AllowOlder = Annotated[
+    bool,
+    typer.Option(
+        "--allow-older",
+        help="Let an older checkpoint stand in for one that is damaged or gone; the JSON names both.",
+    ),
+]
 # Which learner of a run adapts to examples from elsewhere.
 OwnMode = Annotated[
     str | None,
@@ -59,3 +66,17 @@ InnerSteps = Annotated[int | None, typer.Option(help="Steps of adaptation. Defau
 Replica = Annotated[int, typer.Option(help="Which replica of a run with replicas, from 0.")]
 Member = Annotated[int, typer.Option(help="Which member of a stage with copies, from 0.")]
 Plot = Annotated[Path | None, typer.Option(help="Write a picture as PNG.")]
+# Pictures of somebody's own.
+Truth = Annotated[
+    Path | None,
+    typer.Option(
+        help="A CSV file `file,label` of the queries' true classes. Default: their folders, if they are."
+    ),
+]
+Polarity = Annotated[
+    str,
+    typer.Option(
+        help="For a run: dark on light or light on dark. auto (by the support), keep or invert.",
+        autocompletion=completion.complete_word("auto", "keep", "invert"),
+    ),
+]

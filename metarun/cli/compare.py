@@ -15,6 +15,7 @@ from metarun.evaluation import wording
 # What `finished.costs.MEASURES` has; that module is heavier than `--help` may be.
 Against = Literal["seconds", "flops", "steps", "parameters", "adaptation"]
 AGAINST = "With --plot: draw the metric against this cost, in place of the ranking."
+BASELINES = "For pictures: compare also with logistic regression on pixels, and on a random network."
 RANGES = 8  # of numbers in a cell; all of them are in the JSON
 CONTROLS = "Train the controls of a config, or of a run's config, and compare the method with them."
 PANEL = "With --controls"
@@ -44,6 +45,7 @@ def compare(
         bool,
         typer.Option("--steps-curve", help="Compare the metric after each number of inner steps instead."),
     ] = False,
+    baselines: Annotated[bool, typer.Option("--baselines", help=BASELINES)] = False,
     controls: Annotated[bool, typer.Option("--controls", help=CONTROLS)] = False,
     seeds: Annotated[int | None, typer.Option(min=1, help=SEEDS, rich_help_panel=PANEL)] = None,
     jobs: Annotated[str | None, typer.Option(help=JOBS, rich_help_panel=PANEL)] = None,
@@ -53,10 +55,11 @@ def compare(
     plot: Plot = None,
     against: Annotated[Against | None, typer.Option(help=AGAINST)] = None,
 ) -> None:
-    """Rank runs by paired differences on the same frozen episodes. Writes nothing to the runs but ceiling.json.
+    """Rank runs by paired differences on the same frozen episodes. Adds only ceiling.json, baselines.json to runs.
 
     Differences are paired by seed and episode; with one seed they say nothing about the noise of training. Where the
     optimum of the task family is known, a row says what the best possible rule reaches; ceiling.json keeps that.
+    Baselines that a run keeps are always shown.
 
     With --controls, train what the config's section `controls` asks for, with several seeds, and compare the method
     with each control. The same command called again goes on where it was.
@@ -70,12 +73,13 @@ def compare(
         from metarun.cli import control_table
 
         others = {"--plot": plot, "--against": against, "--steps-curve": steps_curve or None}
+        others["--baselines"] = baselines or None
         refuse_options(others | {"--learner": None if learner == "adapted" else learner}, "beside", "out")
         control_table.compare_controls(runs, seeds, jobs, controls_dir, dry_run, mode, metric, as_json)
         return
     refuse_options(own, "without", "out, or add --controls")
     if not steps_curve:
-        rank(runs, mode, learner, metric, as_json, plot, against)
+        rank(runs, mode, learner, metric, as_json, plot, against, baselines)
         return
     if against is not None:
         raise errors.UsageError(
@@ -83,11 +87,11 @@ def compare(
             "metarun compare --steps-curve --against",
             "leave --against out, or --steps-curve",
         )
-    if mode is not None or learner != "adapted":
+    if mode is not None or learner != "adapted" or baselines:
         raise errors.UsageError(
             "the curves are of all measured numbers of inner steps, in the first mode of each run",
             "metarun compare --steps-curve",
-            "leave --mode and --learner out",
+            "leave --mode, --learner and --baselines out",
         )
     show_curves(runs, metric, as_json, plot)
 
@@ -108,10 +112,12 @@ def rank(
     as_json: bool,
     plot: Path | None,
     against: str | None = None,
+    baselines: bool = False,
 ) -> None:
     """Compare runs by one learner of each stage.
 
     Args:
+      baselines: compute the baselines for pictures if they are not kept yet.
       against: the cost that the picture shows the metric against; None: it shows the ranking.
     """
     from metarun.figures import comparison_plot, cost_plot
@@ -122,7 +128,7 @@ def rank(
         what = "--against says what the picture is drawn against, and there is no picture"
         raise errors.UsageError(what, "metarun compare --against", f"add --plot {against}.png")
     paths = [catalogue.resolve(run) for run in runs]
-    compared = comparison.compare(paths, comparison.Choice(mode, learner, metric))
+    compared = comparison.compare(paths, comparison.Choice(mode, learner, metric, baselines))
     print_either(compared, as_json, print_comparison)
     if plot is not None and against is not None:
         cost_plot.write_costs(plot, compared, against)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from metarun.cli.arguments import EvaluationOverrides, Json, RunPath, Split
+from metarun.cli.arguments import AllowOlder, EvaluationOverrides, Json, RunPath, Split
 
 if TYPE_CHECKING:
     from metarun.finished.opened_run import OpenedRun
@@ -30,6 +30,7 @@ def embed(
     nearest: Annotated[int, typer.Option(min=1, help="How many known tasks are named for --support.")] = 5,
     tsne: Annotated[bool, typer.Option("--tsne", help="Draw t-SNE too; needs metarun[embed].")] = False,
     out: Annotated[Path | None, typer.Option(help="A folder for the files. Default: RUN/embeddings.")] = None,
+    allow_older: AllowOlder = False,
     as_json: Json = False,
 ) -> None:
     """Write tasks as vectors, and score their neighbours.
@@ -39,7 +40,7 @@ def embed(
     from metarun.cli import progress_display, text_tables
     from metarun.finished.finished_run import find_run
 
-    finished = find_run(run, overrides or [], stage=stage, split=split)
+    finished = find_run(run, overrides or [], stage=stage, split=split, allow_older=allow_older)
     from metarun.figures import vector_map
     from metarun.finished import embedding_files, opened_run, task_vectors
 
@@ -47,7 +48,7 @@ def embed(
     with progress_display.show_preparation():
         opened = opened_run.open_run(finished)
         embedded = task_vectors.embed(opened, tasks)
-    report = make_report(embedded, distance)
+    report = make_report(embedded, distance) | opened_run.describe_skipped(opened.skipped)
     if support is not None:
         report |= find_neighbours(opened, embedded, support, nearest, distance)
     folder = out or embedded.path / "embeddings"

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from metarun.cli.arguments import EvaluationOverrides, Json, RunPath
+from metarun.cli.arguments import AllowOlder, EvaluationOverrides, Json, RunPath
 
 
 def evaluate(
@@ -12,6 +12,7 @@ def evaluate(
     overrides: EvaluationOverrides = None,
     stage: Annotated[str | None, typer.Option(help="Default: all of them.")] = None,
     split: Annotated[str | None, typer.Option(help="train, validation or test.")] = None,
+    allow_older: AllowOlder = False,
     as_json: Json = False,
 ) -> None:
     """Measure a run on its frozen episodes. Writes nothing to the run."""
@@ -19,7 +20,7 @@ def evaluate(
     from metarun.data import observers
     from metarun.finished.finished_run import find_run
 
-    finished = find_run(run, overrides or [], stage=stage, split=split)
+    finished = find_run(run, overrides or [], stage=stage, split=split, allow_older=allow_older)
     from metarun.finished import remeasurement
 
     with progress_display.show_progress() as progress, observers.report_to(progress.preparing):

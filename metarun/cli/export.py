@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from metarun.cli.arguments import (
+    AllowOlder,
     EvaluationOverrides,
     InnerSteps,
     Json,
@@ -37,6 +38,7 @@ def export(
     platforms: Annotated[
         str | None, typer.Option(help="cpu, cuda, rocm, tpu, with commas between. Default: the one here.")
     ] = None,
+    allow_older: AllowOlder = False,
     as_json: Json = False,
 ) -> None:
     """Write adapt and predict of a run, with its weights, into one file that runs without metarun.
@@ -48,7 +50,7 @@ def export(
     from metarun.finished.finished_run import find_run
 
     chosen = overrides or []
-    finished = find_run(run, chosen, stage=stage)
+    finished = find_run(run, chosen, stage=stage, allow_older=allow_older)
     from metarun.exported import exporter
     from metarun.finished import prediction
 

@@ -9,7 +9,8 @@ import traceback
 
 from metarun import errors, outside, signals
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)  # the last: a closed stream
+# What a stream may refuse, or a file that a library writes; the last: a closed stream.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE, errno.EBADF)
 NO_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "Out of memory")
 
 

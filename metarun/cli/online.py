@@ -4,7 +4,16 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from metarun.cli.arguments import EvaluationOverrides, Json, Mode, Plot, RunPath, Split, Stage
+from metarun.cli.arguments import (
+    AllowOlder,
+    EvaluationOverrides,
+    Json,
+    Mode,
+    Plot,
+    RunPath,
+    Split,
+    Stage,
+)
 
 SHOWN = 5  # times that the table has
 
@@ -31,6 +40,7 @@ def online(
     stage: Stage = None,
     split: Split = None,
     mode: Mode = None,
+    allow_older: AllowOlder = False,
     as_json: Json = False,
     plot: Plot = None,
 ) -> None:
@@ -38,7 +48,7 @@ def online(
     from metarun.cli import progress_display, text_tables
     from metarun.finished.finished_run import find_run
 
-    finished = find_run(run, overrides or [], stage=stage, split=split, mode=mode)
+    finished = find_run(run, overrides or [], stage=stage, split=split, mode=mode, allow_older=allow_older)
     from metarun.figures import drift_plot
     from metarun.finished import drift
 

@@ -198,7 +198,7 @@ def write_array(directory: "SweepDirectory", asked: "Request", questions: "Quest
     tasks = len(followed.rung.programs) if followed.rung else 1
     arguments = [argument for argument in sys.argv[2:] if argument != "--slurm"]
     script = directory.path / slurm_array.SCRIPT
-    files.write_text(script, slurm_array.make_script(directory.path, arguments, tasks))
+    files.write_output(script, slurm_array.make_script(directory.path, arguments, tasks).encode())
     if followed.rung:
         typer.echo(format_rung(followed.rung))
     typer.echo(shlex.join(["sbatch", str(script)]))

@@ -46,7 +46,7 @@ def table(
     text = format_markdown(comparisons)
     typer.echo(text)
     if markdown is not None:
-        files.write_text(markdown, f"{text}\n")
+        files.write_output(markdown, f"{text}\n".encode())
     if plot is not None:
         comparison_plot.write_comparison(plot, comparisons[0])
     if failed:

@@ -1,5 +1,6 @@
 """Results and lists as text: aligned on a terminal and in a pipe, without escape codes."""
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterable
@@ -32,6 +33,8 @@ def format_default(value: Any) -> str:
     """Return a default as one writes it in a config: `null`, `true`, `[40, 40]`; "required" if there is none."""
     if value is MISSING:
         return "required"
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return json.dumps(dataclasses.asdict(value), ensure_ascii=False)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
@@ -53,7 +56,12 @@ def print_result(result: dict[str, Any]) -> None:
     rows = [row for name, stage in stages.items() for row in make_stage_rows(name, stage, result["modes"])]
     names = list(dict.fromkeys(name for row in rows for name in row[3]))
     header = ["stage", "mode", "learner", *names]
-    shown = [*rows, *([(wording.BEST_POSSIBLE, "", "", result["ceiling"])] if "ceiling" in result else [])]
+    rules = [(rule, "", "", metrics) for rule, metrics in result.get("baselines", {}).items()]
+    shown = [
+        *rows,
+        *rules,
+        *([(wording.BEST_POSSIBLE, "", "", result["ceiling"])] if "ceiling" in result else []),
+    ]
     cells = [[*row[:3], *(format_interval(row[3].get(name)) for name in names)] for row in shown]
     episodes, seeds = result["episodes"], result.get("seeds", [])
     typer.echo(align([header, *cells]))
@@ -69,6 +77,8 @@ def print_result(result: dict[str, Any]) -> None:
         f"{episodes['count']} {result['split']} episodes ({episodes['hash']}), step {result['step']}, "
         f"mean ± 95 % confidence interval {wording.describe_spread(len(seeds), len(trials))}"
     )
+    for sentence in result.get("data", []):
+        typer.echo(sentence)
     print_ended_by_seconds(result.get("costs", {}))
     if any(not is_finite(interval) for row in rows for interval in row[3].values()):
         typer.echo(

@@ -1,5 +1,6 @@
 """`metarun train`."""
 
+import contextlib
 import os
 import shlex
 import sys
@@ -111,16 +112,20 @@ def carry_out(
         guardian.guard(str(place))  # before jax is imported: it goes on in a child
     from metarun.cli import progress_display, text_tables
     from metarun.data import observers
-    from metarun.runs import directory
+    from metarun.runs import directory, new_run
 
-    path = path or (resume and directory.find_newest(name)) or directory.make_path(name)
+    path = path or (directory.find_newest(name) if resume else None)
     from metarun import experiment
     from metarun.hosts import meeting
 
     with progress_display.show_progress() as progress, observers.report_to(progress.preparing):
         processes = meeting.join(run_config.accelerator.hosts)
-        with name_way_on(path, alone=place is None):
-            result = experiment.train(run_config, path, resume, sys.argv, progress, processes, extended)
+        # The first process makes the folder, and the others get its path from it.
+        is_new = path is None and processes.is_first
+        with new_run.hold_folder(name) if is_new else contextlib.nullcontext(path) as held:
+            path = held or Path(os.devnull)
+            with name_way_on(path, alone=place is None):
+                result = experiment.train(run_config, path, resume, sys.argv, progress, processes, extended)
     if not processes.is_first:
         return
     text_tables.print_result(result)
@@ -152,10 +157,11 @@ def find_resumed(path: Path, run_dir: Path | None) -> Path | None:
 
     Raises:
       UsageError: several runs have the name, or there is a --run-dir beside the run.
-      CheckpointError: the path is neither a run nor a config.
+      CheckpointError: the path is neither a run nor a config, or the run's config is not the one that it has trained
+        with.
     """
     from metarun import config
-    from metarun.runs import catalogue
+    from metarun.runs import catalogue, seals
 
     if path.is_file() or path.suffix in (".yaml", ".yml"):
         return None
@@ -172,6 +178,7 @@ def find_resumed(path: Path, run_dir: Path | None) -> Path | None:
     if run_dir is not None:
         what, remedy = "a run is resumed where it lies", "leave --run-dir out"
         raise errors.UsageError(what, f"--resume {path} --run-dir {run_dir}", remedy)
+    seals.check(run)
     return run
 
 
@@ -196,6 +203,7 @@ def load_longer(extended: Path, overrides: list[str]) -> "tuple[RunConfig, str]"
     from metarun.config import extension
     from metarun.runs import directory
 
+    directory.read_config(extended)
     run_config = extension.load(extended / directory.CONFIG, overrides)
     return run_config, extended.parent.name if directory.has_stamp(extended) else extended.name
 

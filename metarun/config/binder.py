@@ -5,9 +5,12 @@ Annotations may be bool, int, float, str, Literal, unions, tuples, dataclasses, 
 are finite, and a single value is a tuple of one.
 """
 
+import contextlib
 import dataclasses
+import functools
 import math
 import types
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from metarun import outside, plugins
@@ -15,9 +18,10 @@ from metarun.config import choices
 from metarun.config.origin import Origin, choose, join
 from metarun.config.selection import Kind, Selection
 from metarun.errors import ConfigError
-from metarun.ranges import Bound, describe
+from metarun.ranges import Bound, describe, find_ceiling
 
 T = TypeVar("T")
+_bound: dict[tuple[str, str, str], Selection] | None = None  # see `remember_selections`
 LARGEST_WHOLE = 2**53  # above this a float has lost digits of the whole number that was meant
 
 
@@ -30,13 +34,18 @@ def bind(section: type[T], value: Any, origin: Origin, path: str = "", owner: st
     for key in value:
         if key not in fields:
             raise origin.make_error(join(path, key), f"{owner} has no key {key}", choose(key, fields))
-    hints = get_type_hints(section, include_extras=True)
+    hints = _read_hints(section)  # type: ignore[arg-type]
     bound = {name: _bind_field(field, hints[name], value, path, origin) for name, field in fields.items()}
     try:
         return section(**bound)
     except ValueError as error:
         what, remedy = error.args if len(error.args) == 2 else (str(error), "change one so that they agree")
         raise origin.make_error(path, what, remedy) from None
+
+
+@functools.lru_cache(256)
+def _read_hints(section: type) -> dict[str, Any]:
+    return get_type_hints(section, include_extras=True)
 
 
 def _bind_field(field: dataclasses.Field, hint: Any, section: dict, path: str, origin: Origin) -> Any:
@@ -85,6 +94,27 @@ def _find_kind(hint: Any) -> str | None:
 
 def bind_selection(kind: str, value: Any, path: str, origin: Origin) -> Selection:
     """Return the choice that a section makes among a kind, such as `algorithm`, with its options."""
+    key = (kind, path, repr(value))
+    if _bound is not None and key in _bound:
+        return _bound[key]
+    selection = _bind_selection(kind, value, path, origin)
+    if _bound is not None:
+        _bound[key] = selection
+    return selection
+
+
+@contextlib.contextmanager
+def remember_selections() -> Iterator[None]:
+    """Bind equal sections once inside the `with`: the trials of a run differ in few of theirs."""
+    global _bound
+    before, _bound = _bound, {}
+    try:
+        yield
+    finally:
+        _bound = before
+
+
+def _bind_selection(kind: str, value: Any, path: str, origin: Origin) -> Selection:
     names = choices.list_names(kind)
     if not isinstance(value, dict):
         name = value if value in names else names[0] if names else kind
@@ -122,6 +152,9 @@ def _bind_annotated(hint: Any, value: Any, path: str, origin: Origin) -> Any:
         raise _make_value_error(value, path, origin, describe(hint)) from None
     if bound is not None and not all(extra.allows(bound) for extra in extras if isinstance(extra, Bound)):
         raise _make_value_error(value, path, origin, describe(hint))
+    ceiling = find_ceiling(extras) if type(bound) is int else None
+    if ceiling and not ceiling.allows(bound):
+        raise _make_value_error(value, path, origin, f"{describe(hint)} and {ceiling.describe()}")
     return bound
 
 

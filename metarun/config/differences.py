@@ -1,13 +1,15 @@
 """The keys in which two configs differ, and those that may differ on resume and in an evaluation of a finished run."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
-from metarun import config, errors
+from metarun import config, errors, plugins
+from metarun.config.selection import Selection
 
 # Sections that may change when a run resumes.
 RESULT_FREE = ("accelerator", "checkpoint", "sinks", "controls")
 MEASUREMENT = ("evaluation", "accelerator")  # sections that an evaluation may override
+PLACES = ("task.folder",)  # keys that it may override, because they say only where the same data lie
 
 
 def list_changes(before: config.RunConfig, after: config.RunConfig) -> list[str]:
@@ -32,10 +34,10 @@ def check_resume(before: config.RunConfig, after: config.RunConfig, where: str) 
 def keep_settled(before: config.RunConfig, after: config.RunConfig) -> config.RunConfig:
     """Return the config `after`, which may resume `before`, with what `before` has settled.
 
-    That is the task chunks, and the steps of a budget in FLOPs.
+    That is the task chunks, the steps of a budget in FLOPs, and what the task chose by its data.
     """
-    stages = []
-    for old, new in zip(before.stages, _keep_steps(before, after).stages, strict=True):
+    stages, after = [], _keep_steps(before, after)
+    for old, new in zip(before.stages, after.stages, strict=True):
         if new.training.task_chunk == "auto":
             new = replace(new, training=replace(new.training, task_chunk=old.training.task_chunk))
         stages.append(new)
@@ -51,7 +53,18 @@ def _keep_steps(before: config.RunConfig, after: config.RunConfig) -> config.Run
             continue
         if new.training.last_step >= steps:
             stages[place] = replace(new, training=replace(new.training, steps=steps))
-    return replace(after, stages=tuple(stages))
+    return replace(after, task=keep_choices(before.task, after.task), stages=tuple(stages))
+
+
+def keep_choices(before: Selection, after: Selection) -> Selection:
+    """Return the task `after` with what `before` chose by its data, where `after` leaves that open."""
+    usual = {field.name: plugins.get_default(field) for field in fields(after.config)}
+    choices = {
+        name: getattr(before.config, name)
+        for name in getattr(after.config, "settled_options", ())
+        if getattr(after.config, name) == usual[name] and hasattr(before.config, name)
+    }
+    return Selection(after.name, replace(after.config, **choices))
 
 
 def check_evaluation(before: config.RunConfig, after: config.RunConfig) -> None:
@@ -61,7 +74,7 @@ def check_evaluation(before: config.RunConfig, after: config.RunConfig) -> None:
       ConfigError: it changes a key that the training used. It names the keys.
     """
     keys = list_different_keys(config.document(before), config.document(after))
-    if changed := [key for key in keys if key.split(".")[0] not in MEASUREMENT]:
+    if changed := [key for key in keys if key.split(".")[0] not in MEASUREMENT and key not in PLACES]:
         raise errors.ConfigError(
             f"{', '.join(changed)} cannot change after training",
             "the overrides of metarun eval",

@@ -16,7 +16,7 @@ from metarun.config.run_file import SWEEP
 from metarun.config.schema import RunConfig, SingleStage
 from metarun.config.selection import Kind
 from metarun.config.yaml_file import REFERENCE
-from metarun.ranges import Above, AtLeast, AtMost, Below, Between, Bound
+from metarun.ranges import Above, AtLeast, AtMost, Below, Between, Bound, find_ceiling
 
 Schema = dict[str, Any]
 
@@ -123,6 +123,8 @@ def _describe_annotated(base: Any, *extras: Any) -> Schema:
     for extra in extras:
         if isinstance(extra, Bound):
             bounds |= _describe_bound(extra)
+    if base is int and (ceiling := find_ceiling(extras)):
+        bounds |= _describe_bound(ceiling)
     return schema | bounds
 
 

@@ -9,9 +9,18 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from metarun.config import base_file, binder, foreign_stages, plain_values, shipped, trials, yaml_file
+from metarun.config import (
+    base_file,
+    binder,
+    footprint,
+    foreign_stages,
+    plain_values,
+    shipped,
+    trials,
+    yaml_file,
+)
 from metarun.config import overrides as override_list
-from metarun.config.origin import Origin, join
+from metarun.config.origin import Origin, join, make_error
 from metarun.config.schema import RunConfig, SingleStage, Stage
 from metarun.config.selection import Selection
 from metarun.errors import ConfigError
@@ -55,8 +64,16 @@ def load(
 
 
 def to_yaml(config: RunConfig) -> str:
-    """Write the whole configuration, defaults included, as text that `load` reads back to an equal one."""
-    return yaml.dump(document(config), Dumper=yaml_file.Dumper, sort_keys=False, default_flow_style=None)
+    """Write the whole configuration, defaults included, as text that `load` reads back to an equal one.
+
+    Raises:
+      ConfigError: it is longer than `load` takes.
+    """
+    text = yaml.dump(document(config), Dumper=yaml_file.Dumper, sort_keys=False, default_flow_style=None)
+    if (size := len(text.encode())) > yaml_file.MAX_BYTES:
+        what = f"with all its defaults the configuration has {size:,} bytes, and {yaml_file.MAX_BYTES:,} are allowed"
+        raise make_error(what, "the whole configuration", "divide its stages or trials among several runs")
+    return text
 
 
 def document(config: RunConfig) -> dict[str, Any]:
@@ -116,16 +133,21 @@ def settle_trials(config: RunConfig) -> RunConfig:
 def _settle_trials(config: RunConfig, origin: Origin) -> RunConfig:
     if config.trials is None:
         return config
-    first, *_ = [_bind_trial(config, place, origin) for place in range(config.replicas)]
+    whole = document(config)
+    with binder.remember_selections():
+        first, *_ = [_bind_trial(config, place, origin, whole) for place in range(config.replicas)]
     return dataclasses.replace(config, stages=first.stages, seed=first.seed)
 
 
-def _bind_trial(config: RunConfig, place: int, origin: Origin) -> RunConfig:
+def _bind_trial(
+    config: RunConfig, place: int, origin: Origin, whole: dict[str, Any] | None = None
+) -> RunConfig:
+    """Return the config of a trial; `whole` is the document of `config`, if it is there already."""
     if config.trials is None:
         return config
     try:
-        mapping = trials.make_trial(document(config), config.trials, place)
-        return _bind_file(mapping, Origin("", {}))
+        mapping = trials.make_trial(whole or document(config), config.trials, place)
+        return _bind_form(mapping, Origin("", {}))
     except ValueError as error:
         what, *remedy = error.args
         raise origin.make_error("trials", what, *(remedy or ["change it"])) from None
@@ -134,7 +156,9 @@ def _bind_trial(config: RunConfig, place: int, origin: Origin) -> RunConfig:
 
 
 def _bind_file(mapping: dict[str, Any], origin: Origin) -> RunConfig:
-    return _settle_trials(_bind_form(mapping, origin), origin)
+    config = _bind_form(mapping, origin)
+    footprint.check(config, origin)
+    return _settle_trials(config, origin)
 
 
 def _bind_form(mapping: dict[str, Any], origin: Origin) -> RunConfig:

@@ -15,11 +15,13 @@ from metarun.config.machine import Accelerator
 from metarun.config.optimizers import Adam
 from metarun.config.schedules import LENGTH_SCHEDULES
 from metarun.config.selection import Kind, Selection
-from metarun.ranges import Above, AtLeast, Between
+from metarun.ranges import Above, AtLeast, AtMost, Between
 
-Count = Annotated[int, AtLeast(1)]
+Count = Annotated[int, AtLeast(1)]  # at most ranges.LARGEST_COUNT
 LAST_STEP = 10**9  # of a training that no number of steps ends; its program counts steps in 32 bits
+Steps = Annotated[int, AtLeast(1), AtMost(LAST_STEP)]
 LAST_SEED = 2**32 - 1
+MOST_STAGES = 100
 Seed = Annotated[int, Between(0, LAST_SEED)]
 # Whose batch statistics normalise the query: those of the support (inductive) or its own (transductive).
 Mode = Literal["inductive", "transductive"]
@@ -32,8 +34,8 @@ ACCELERATOR = Accelerator()
 
 
 def _refuse_repeats(key: str, values: Sequence[object]) -> None:
-    repeated = next((value for index, value in enumerate(values) if value in values[:index]), None)
-    if repeated is not None:
+    if len(set(values)) < len(values):
+        repeated = next(value for index, value in enumerate(values) if value in values[:index])
         raise ValueError(f"{key} has {repeated} twice", "name each once")
 
 
@@ -50,7 +52,7 @@ class Training:
     """The outer loop of one stage."""
 
     # The budget. At least one of the three is given, and the training ends with the first that is used up.
-    steps: Count | None = None  # outer steps; null: as many as the other two allow
+    steps: Steps | None = None  # outer steps; null: as many as the other two allow
     # Seconds of training, without compiling, validation and saving; null: any number. How many steps fit into them
     # differs from run to run.
     seconds: Annotated[float, Above(0)] | None = None
@@ -163,7 +165,7 @@ class Stage:
 class Evaluation:
     """The frozen list of episodes, and how a learner is measured on them."""
 
-    every: Count | None = None  # steps between two validations; null: only at the end
+    every: Steps | None = None  # steps between two validations; null: only at the end
     episodes: Annotated[int, AtLeast(2)] = 600  # at least two, for a confidence interval
     seed: Seed = 0  # seed of the list of episodes; it does not depend on the run's seed
     # The split of the final evaluation. The best checkpoint is always selected on validation.
@@ -190,7 +192,7 @@ class Checkpoint:
     """When the state of a training is saved."""
 
     # Steps between two checkpoints; null: about a minute. There is always one at the end.
-    every: Count | None = None
+    every: Steps | None = None
     keep: Count = 3  # the newest checkpoints that are kept, beside the best one
 
 
@@ -268,6 +270,8 @@ class RunConfig(_Run):
         super().__post_init__()
         if not self.stages:
             raise ValueError("stages is empty", "give at least one {name, model, algorithm, training}")
+        if len(self.stages) > MOST_STAGES:
+            raise ValueError(f"there are {len(self.stages)} stages", f"give at most {MOST_STAGES}")
         names = [stage.name for stage in self.stages]
         _refuse_repeats("stages", names)
         for index, stage in enumerate(self.stages):

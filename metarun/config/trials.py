@@ -50,8 +50,8 @@ def make_trial(document: dict[str, Any], trials: Trials, place: int) -> dict[str
     Raises:
       ValueError: a key names no number of a stage.
     """
-    changed = copy.deepcopy(document)
-    changed |= {"seed": trials.seeds[place], "replicas": 1, "trials": None}
+    changed = {**document, "seed": trials.seeds[place], "replicas": 1, "trials": None}
+    changed = copy.deepcopy(changed)
     for number in trials.numbers:
         set_number(changed, number.path, number.values[place])
     return changed

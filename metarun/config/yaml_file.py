@@ -14,7 +14,7 @@ import yaml
 from metarun.config.origin import join, make_error
 from metarun.errors import ConfigError
 
-MAX_BYTES = 2**20
+MAX_BYTES = 2**17  # 128 KiB, many times the longest configuration that comes with metarun
 MAX_VALUES = 10_000  # keys, lists and scalars in one file; PyYAML reads about 40,000 a second
 MAX_DEPTH = 16
 MAX_INTEGER = 2**63 - 1
@@ -113,7 +113,7 @@ def _read_text(path: Path) -> str:
             f"the file cannot be read: {error}", str(path), "check its name and permissions"
         ) from None
     if len(content) > MAX_BYTES:
-        raise make_error("the file is larger than 1 MiB", str(path), "keep data out of the configuration")
+        raise make_error("the file is larger than 128 KiB", str(path), "keep data out of the configuration")
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -16,8 +16,12 @@ from typing import NamedTuple
 
 from metarun.errors import DataError, StorageError
 
-# What zipfile raises on bytes that are not a good archive. RuntimeError: encryption and unknown methods.
-ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, RuntimeError)
+# What zipfile raises on bytes that are not a good archive. RuntimeError: encryption and unknown methods; IndexError: a
+# member without a name, before Python 3.12; OverflowError: a place beyond what a file can have.
+ZIP_ERRORS = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, RuntimeError),
+    *(IndexError, OverflowError),
+)
 ENCRYPTED_FLAGS = 0x1 | 0x40  # general purpose flags 0 and 6 (PKWARE APPNOTE 4.4.4)
 CENTRAL_HEADER = b"PK\x01\x02"  # the first bytes of every entry of the directory (APPNOTE 4.3.12)
 # What Mac and Windows leave in archives that they pack. These members are passed over, and never decompressed.

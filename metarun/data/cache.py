@@ -2,7 +2,8 @@
 
 An entry is a private folder with one `.npy` file for each array and `entry.json`, which is written last. That file
 holds what the arrays were made of (the recipe), the size and time of each file, and small facts. Files are replaced,
-never written in place, so that a memory map that another process holds stays whole.
+never written in place, so that a memory map that another process holds stays whole. A table that is too large for the
+memory is written row by row (`Rows`).
 """
 
 import contextlib
@@ -11,6 +12,7 @@ import json
 import logging
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -40,10 +42,59 @@ class Layout(NamedTuple):
     dtype: Any
 
 
+class Rows:
+    """An array of an entry that is made row by row, on the disk alone. Threads may write at once.
+
+    Only `make` of `load_or_make` may make one, for its own entry. Rows that nobody writes are zeros.
+
+    Raises:
+      StorageError: the disk is full, or may not be written.
+    """
+
+    def __init__(self, name: str, layout: Layout) -> None:
+        self.folder, self._lock = _find_folder(name), threading.Lock()
+        with self._errors():
+            descriptor, self.temporary = tempfile.mkstemp(dir=self.folder, suffix=".tmp")
+            self._file = os.fdopen(descriptor, "wb")
+            header = {"descr": np.dtype(layout.dtype).str, "fortran_order": False, "shape": layout.shape}
+            np.lib.format.write_array_header_2_0(self._file, header)
+            self._start = self._file.tell()
+            self._step = int(np.prod(layout.shape[1:], dtype=np.int64)) * np.dtype(layout.dtype).itemsize
+            self._file.truncate(self._start + layout.shape[0] * self._step)
+
+    def write(self, row: int, values: np.ndarray) -> None:
+        """Write one row, values of the layout's dtype."""
+        content = np.ascontiguousarray(values).tobytes()
+        assert len(content) == self._step
+        with self._errors(), self._lock:
+            self._file.seek(self._start + row * self._step)
+            self._file.write(content)
+
+    def finish(self, path: Path) -> np.ndarray:
+        """Put the array in the place of `path`, and return a memory map of it."""
+        with self._errors():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            array = np.load(self.temporary, mmap_mode="r", allow_pickle=False)
+            Path(self.temporary).replace(path)
+        return array
+
+    def discard(self) -> None:
+        """Remove what is written so far."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+        Path(self.temporary).unlink(missing_ok=True)
+
+    def _errors(self) -> contextlib.AbstractContextManager[None]:
+        return storage_errors("cannot keep decoded data", self.folder, "METARUN_CACHE")
+
+
 class Entry(NamedTuple):
     """The content of one entry."""
 
-    arrays: dict[str, np.ndarray]  # read-only memory maps if they come from the cache
+    # np.ndarray: read-only memory maps if they come from the cache; `make` may give `Rows`.
+    arrays: dict[str, Any]
     facts: dict[str, Any]  # small JSON values
 
 
@@ -64,7 +115,7 @@ def load_or_make(
     Raises:
       StorageError: the disk is full, or may not be written.
     """
-    folder = folders.cache_root() / "decoded" / name
+    folder = _find_folder(name)
     with contextlib.suppress(_Unfit):
         return _read(folder, recipe, layout)
     with _hold_lock(folder):
@@ -73,11 +124,14 @@ def load_or_make(
         except _Unfit as unfit:
             damaged = (folder / "entry.json").exists()
             logger.log(logging.WARNING if damaged else logging.INFO, "decoding %s: %s", name, unfit)
-        entry = make()
-        _write(folder, recipe, entry)
+        entry = _write(folder, recipe, make())
     with contextlib.suppress(_Unfit):  # on a disk without locks another process may be writing now
         return _read(folder, recipe, layout)
     return entry
+
+
+def _find_folder(name: str) -> Path:
+    return folders.cache_root() / "decoded" / name
 
 
 def _read(folder: Path, recipe: Mapping[str, Any], layout: Mapping[str, Layout]) -> Entry:
@@ -120,15 +174,24 @@ def _map(path: Path, stamp: dict[str, int], layout: Layout) -> np.ndarray:
     return array
 
 
-def _write(folder: Path, recipe: Mapping[str, Any], entry: Entry) -> None:
+def _write(folder: Path, recipe: Mapping[str, Any], entry: Entry) -> Entry:
+    """Write an entry, and return it with arrays in place of `Rows`."""
+    arrays = {}
     with storage_errors("cannot keep decoded data", folder, "METARUN_CACHE"):
         for name, array in entry.arrays.items():
-            with _open_replacement(folder / f"{name}.npy") as file:
-                np.save(file, array, allow_pickle=False)
-        stamps = {name: _stamp(folder / f"{name}.npy") for name in entry.arrays}
+            path = folder / f"{name}.npy"
+            arrays[name] = array.finish(path) if isinstance(array, Rows) else _save(path, array)
+        stamps = {name: _stamp(folder / f"{name}.npy") for name in arrays}
         record = {"format": FORMAT, "recipe": recipe, "arrays": stamps, "facts": entry.facts}
         with _open_replacement(folder / "entry.json") as file:
             file.write(json.dumps({"digest": _digest(record), "record": record}).encode())
+    return Entry(arrays, entry.facts)
+
+
+def _save(path: Path, array: np.ndarray) -> np.ndarray:
+    with _open_replacement(path) as file:
+        np.save(file, array, allow_pickle=False)
+    return array
 
 
 @contextlib.contextmanager

@@ -190,7 +190,7 @@ class _ResumingDownloader:
             response.raise_for_status()
             if not (response.status_code == requests.codes.partial_content and _starts_at(response, start)):
                 self.partial.truncate(0)
-            for chunk in response.iter_content(CHUNK):
+            for chunk in _read_chunks(response):
                 self._keep(chunk)
         self.interrupted = False
         self.partial.seek(0)
@@ -209,6 +209,20 @@ class _ResumingDownloader:
             raise ValueError(f"sends more than twice the {total} bytes of the published file")
         if self.progress is not None:
             self.progress(min(done, total), total, f"fetching {self.source.file}")
+
+
+def _read_chunks(response: Any) -> Iterator[bytes]:
+    """Yield the bytes of a response as they were sent.
+
+    requests would decompress what the server calls packed. A server that calls a .gz file so would then never give the
+    published checksum, and older versions of urllib3 bound no chunk (before 2.6, CVE-2025-66471).
+    """
+    import urllib3
+
+    try:
+        yield from response.raw.stream(CHUNK, decode_content=False)
+    except urllib3.exceptions.HTTPError as error:
+        raise OSError(str(error)) from error
 
 
 def _starts_at(response: Any, start: int) -> bool:

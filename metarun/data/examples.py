@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metarun.data import picture_files
+from metarun.data import picture_files, text_lines
 from metarun.errors import DataError
 
 MOST_BYTES = 1 << 28  # of a text file
@@ -36,7 +36,7 @@ def list_classes(root: Path) -> dict[str, list[Path]]:
       DataError: `root` is no folder, has fewer than two subfolders, or one of them has no picture.
     """
     _expect_folder(root, CLASS_LAYOUT)
-    folders = [path for path in _list_visible(root) if path.is_dir()]
+    folders = [path for path in text_lines.list_visible(root) if path.is_dir()]
     if len(folders) < 2:
         fault = f"only one class folder, {folders[0].name}" if folders else "no class folders"
         raise DataError(f"the support has {fault}", str(root), CLASS_LAYOUT)
@@ -52,8 +52,8 @@ def list_queries(paths: list[Path]) -> list[Path]:
     queries: list[Path] = []
     for path in paths:
         if path.is_dir():
-            folders = [path, *(folder for folder in _list_visible(path) if folder.is_dir())]
-            files = itertools.chain.from_iterable(map(_list_visible, folders))
+            folders = [path, *(folder for folder in text_lines.list_visible(path) if folder.is_dir())]
+            files = itertools.chain.from_iterable(map(text_lines.list_visible, folders))
             queries += filter(picture_files.is_picture, files)
         elif path.exists():
             queries.append(path)
@@ -181,6 +181,8 @@ def _check_row(path: Path, line: int, row: list[str], columns: int, labelled: bo
 
 
 def _is_number(cell: str) -> bool:
+    if "_" in cell:  # Python reads 3_4 as 34
+        return False
     try:
         float(cell)
     except ValueError:
@@ -195,18 +197,9 @@ def _expect_folder(path: Path, remedy: str) -> None:
         raise DataError("this is a file, not a folder", str(path), remedy)
 
 
-def _list_visible(folder: Path) -> list[Path]:
-    """Return the entries of a folder that are not hidden, sorted by name."""
-    try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    except OSError as error:
-        what = f"the folder cannot be read: {error.strerror or error}"
-        raise DataError(what, str(folder), "allow to read it") from error
-
-
 def _list_pictures(folder: Path) -> list[Path]:
     """Return the pictures of a class folder; there is at least one."""
-    entries = _list_visible(folder)
+    entries = text_lines.list_visible(folder)
     files = [path for path in entries if picture_files.is_picture(path)]
     if not files:
         others = ", ".join(path.name for path in entries[:3])

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from metarun.data import picture_files
 from metarun.errors import DataError, StorageError
+from metarun.plain_text import escape
 
 SPLITS = ("train", "validation", "test")
 MOST_ENTRIES = 2_000_000  # files and folders below the root
@@ -63,12 +64,7 @@ def list_pictures(root: Path) -> Listing:
 def format_names(names: list[str]) -> str:
     """Return the first names of a list, and how many more there are."""
     beyond = len(names) - NAMED
-    return ", ".join(map(escape_name, names[:NAMED])) + (f" and {beyond:,} more" if beyond > 0 else "")
-
-
-def escape_name(name: str) -> str:
-    """Return a file name that stays on one line of a terminal, whatever is in it."""
-    return name if name.isprintable() else ascii(name)[1:-1]
+    return ", ".join(map(escape, names[:NAMED])) + (f" and {beyond:,} more" if beyond > 0 else "")
 
 
 @contextlib.contextmanager
@@ -80,7 +76,7 @@ def _user_errors(root: Path) -> Iterator[None]:
         reason = f"the folder of pictures cannot be read: {getattr(error, 'strerror', None) or error}"
         if isinstance(error, PermissionError):
             raise StorageError(reason, where, "give this user access to it") from error
-        raise DataError(reason, where, "give the folder that holds the class folders") from error
+        raise DataError(reason, where, "give the folder of class folders: task.folder=DIR") from error
 
 
 class _Walk:

@@ -1,13 +1,15 @@
 """Sub-words: text as tokens of a vocabulary that is learned from the text of the training pairs, and back.
 
-SentencePiece's unigram model (Kudo 2018, arXiv 1804.10959). The same sentences give the same tokens everywhere, because
-no sentence is left out by chance, and the work is always divided among the same number of threads. A letter that the
-training text does not have is written in its UTF-8 bytes, so that no text is unknown.
+SentencePiece's unigram model (Kudo 2018, arXiv 1804.10959), or byte-pair encoding (Sennrich et al. 2016, arXiv
+1508.07909). The same sentences give the same tokens everywhere, because no sentence is left out by chance, and the work
+is always divided among the same number of threads. A letter that the training text does not have is written in its
+UTF-8 bytes, so that no text is unknown.
 """
 
 import io
+import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from metarun import errors
 
@@ -22,10 +24,22 @@ class Subwords:
 
     Attributes:
       size: the number of all tokens.
+      model: the vocabulary as bytes, from which the same one can be made again.
     """
 
     def __init__(self, model: bytes) -> None:
-        self._processor = import_sentencepiece().SentencePieceProcessor(model_proto=model)
+        """Take a vocabulary that was learned before.
+
+        Raises:
+          ValueError: the bytes are no vocabulary.
+          ConfigError: sentencepiece is not installed.
+        """
+        package = import_sentencepiece()
+        try:
+            self._processor = package.SentencePieceProcessor(model_proto=model)
+        except RuntimeError as error:
+            raise ValueError("these bytes are no vocabulary of sub-words") from error
+        self.model = model
         self.size: int = self._processor.get_piece_size()
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -37,33 +51,46 @@ class Subwords:
         return [self._processor.decode(list(row)) for row in tokens]
 
 
-def learn(texts: Iterable[str], size: int) -> Subwords:
+Kind = Literal["unigram", "bpe"]
+
+
+def learn(texts: Iterable[str], size: int, kind: Kind = "unigram") -> Subwords:
     """Learn the vocabulary of a text. It has at most `size` tokens, and fewer if the text has no more.
 
     Raises:
       ValueError: the size is too small for the letters of the text.
       ConfigError: sentencepiece is not installed.
     """
-    model, trainer = io.BytesIO(), import_sentencepiece().SentencePieceTrainer
+    listed = list(texts)
     try:
-        trainer.train(
-            sentence_iterator=iter(texts),
-            model_writer=model,
-            model_type="unigram",
-            vocab_size=size,
-            hard_vocab_limit=False,
-            character_coverage=1.0,
-            byte_fallback=True,
-            max_sentence_length=LONGEST_BYTES,
-            num_threads=THREADS,
-            minloglevel=2,
-            **SPECIAL,
-        )
+        return train(listed, size, kind)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
+        # Unlike the unigram model, byte-pair encoding stops where a text has no more pairs, and says the largest size.
+        largest = re.search(r"set it to a value <= (\d+)", reason) if kind == "bpe" else None
+        if largest is not None and 0 < int(largest[1]) < size:
+            return train(listed, int(largest[1]), kind)
         raise ValueError(
             f"no vocabulary of {size} sub-words could be learned: {reason}", "raise vocabulary, or add text"
         ) from error
+
+
+def train(texts: list[str], size: int, kind: Kind) -> Subwords:
+    """Learn the vocabulary of a text, or raise RuntimeError as sentencepiece does."""
+    model = io.BytesIO()
+    import_sentencepiece().SentencePieceTrainer.train(
+        sentence_iterator=iter(texts),
+        model_writer=model,
+        model_type=kind,
+        vocab_size=size,
+        hard_vocab_limit=kind == "bpe",
+        character_coverage=1.0,
+        byte_fallback=True,
+        max_sentence_length=LONGEST_BYTES,
+        num_threads=THREADS,
+        minloglevel=2,
+        **SPECIAL,
+    )
     return Subwords(model.getvalue())
 
 

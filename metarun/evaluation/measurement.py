@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Key, PRNGKeyArray
 
-from metarun import base, numbers
+from metarun import base, numbers, signals
 from metarun.base import PyTree
 from metarun.evaluation.episodes import FrozenEpisodes
 from metarun.evaluation.statistics import Values
@@ -23,6 +23,7 @@ def make_measurement(
     listed: Numbers | None = None,
     renumber: Callable[[Numbers], Mapping[str, Variant]] | None = None,
     differing: Numbers | None = None,
+    check: Callable[[], None] = signals.ignore,
 ) -> Callable[[base.Weights], Values]:
     """Make weights -> Values: every variant on every episode, in one program.
 
@@ -33,6 +34,7 @@ def make_measurement(
       listed: the numbers of the variants that the program takes as arguments; None: all are constants in it.
       renumber: gives the variants with other numbers; see `metarun.numbers`.
       differing: numbers in which the learners on the first leading axis differ, {path: [replica]}.
+      check: is called again and again while something is compiled or measured; what it raises ends the measurement.
     """
     family, objective = episodes.family, episodes.family.problem.objective
     count = episodes.keys.shape[0]
@@ -61,15 +63,16 @@ def make_measurement(
         starts = average(differing, weights)
         return jax.lax.map(lambda batch: measure_batch(differing, weights, starts, batch), keys[order])
 
-    measure_all = numbers.jit(measure_batches, listed or {})
+    measure_all = numbers.jit(measure_batches, listed or {}, check=check)
     own_numbers = dict(differing or {})
     training = episodes.training if any(variant.is_mean for variant in variants.values()) else ()
 
     def measure(weights: base.Weights) -> Values:
-        batches = jax.device_get(measure_all(own_numbers, weights, episodes.data, episodes.keys, training))
+        measured = measure_all(own_numbers, weights, episodes.data, episodes.keys, training)
+        batches = signals.wait_for(lambda: jax.device_get(measured), check)
         columns = jax.tree.map(lambda leaf: join_batches(leaf, axes, count), batches)
         return {  # in the order of the variants: jax has sorted the keys
-            variant: score_columns(objective, columns[variant], axes) for variant in variants
+            variant: score_columns(objective, columns[variant], axes, check) for variant in variants
         }
 
     return measure
@@ -103,20 +106,30 @@ def join_batches(batches: np.ndarray, axes: int, count: int) -> np.ndarray:
 
 
 def score_columns(
-    objective: base.Objective, columns: dict[str, np.ndarray], axes: int
+    objective: base.Objective,
+    columns: dict[str, np.ndarray],
+    axes: int,
+    check: Callable[[], None] = signals.ignore,
 ) -> dict[str, np.ndarray]:
-    """Return {metric: [*axes, episode]} from what the program gave, {name: [*axes, episode, ...]}."""
+    """Return {metric: [*axes, episode]} from what the program gave, {name: [*axes, episode, ...]}.
+
+    Args:
+      check: is called before each episode that is scored on the host; what it raises ends the scoring.
+    """
     if axes:
         size = len(next(iter(columns.values())))
         slices = [
-            score_columns(objective, {name: column[place] for name, column in columns.items()}, axes - 1)
+            score_columns(
+                objective, {name: column[place] for name, column in columns.items()}, axes - 1, check
+            )
             for place in range(size)
         ]
         return {name: np.stack([scores[name] for scores in slices]) for name in slices[0]}
     if objective.score is None:
         return columns
     count = len(next(iter(columns.values())))
-    scores = [
-        objective.score({name: column[index] for name, column in columns.items()}) for index in range(count)
-    ]
+    scores = []
+    for index in range(count):
+        check()
+        scores.append(objective.score({name: column[index] for name, column in columns.items()}))
     return {name: np.array([score[name] for score in scores]) for name in scores[0]}

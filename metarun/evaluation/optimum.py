@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 
+from metarun import base
 from metarun.base import PyTree
 from metarun.evaluation.episodes import FrozenEpisodes
 
@@ -13,14 +14,19 @@ Columns = dict[str, np.ndarray]  # {metric: [episode]}
 
 def measure(episodes: FrozenEpisodes) -> Columns | None:
     """Return the metrics of the best possible rule on each episode; None: the family does not know it."""
-    family = episodes.family
-    if family.ceiling is None:
+    if episodes.family.ceiling is None:
         return None
+    reached = episodes.family.ceiling(*draw(episodes))
+    return {name: np.asarray(column, np.float64) for name, column in reached.items()}
+
+
+def draw(episodes: FrozenEpisodes) -> tuple[PyTree, base.Episode]:
+    """Return the data of the split and all episodes [episode], as numpy arrays."""
+    family = episodes.family
 
     @jax.jit
     def sample(data: PyTree, keys):
         return jax.lax.map(lambda key: family.sample(data, key), keys, batch_size=BATCH)
 
     drawn, data = jax.device_get((sample(episodes.data, episodes.keys), episodes.data))
-    reached = family.ceiling(data, drawn)
-    return {name: np.asarray(column, np.float64) for name, column in reached.items()}
+    return data, drawn

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metarun import base, config
+from metarun import base, config, signals
 from metarun.assembly import Tasks
 from metarun.evaluation import episodes as frozen
-from metarun.evaluation import results, variants
+from metarun.evaluation import results, simple_rules, variants
 from metarun.evaluation.episodes import FrozenEpisodes
 from metarun.evaluation.measurement import make_measurement
 from metarun.evaluation.statistics import Values
@@ -22,6 +22,7 @@ class Evaluation(NamedTuple):
 
     result: dict[str, Any]  # the content of result.json, without the run's path
     values: dict[str, dict[str, np.ndarray]]  # {stage: {variant/metric: [episode]}}
+    baselines: simple_rules.Columns | None = None  # what rules without training reach, if the family has some
 
 
 def evaluate(
@@ -30,12 +31,12 @@ def evaluate(
     tasks: Tasks,
     settings: config.Evaluation,
     progress: Progress,
-    before_stage: Callable[[], None] = lambda: None,
+    check: Callable[[], None] = signals.ignore,
 ) -> Evaluation:
     """Measure the trained stages on the frozen episodes of the configured split.
 
     Args:
-      before_stage: is called before each stage is measured; what it raises ends the evaluation.
+      check: is called before each stage, and again and again while one is measured; what it raises ends the evaluation.
 
     Raises:
       ConfigError: the split is empty, or a learner cannot tell as many classes apart.
@@ -49,14 +50,14 @@ def evaluate(
     for stage in stages:
         if stage.name not in trained:
             continue
-        before_stage()
+        check()
         progress.measuring(stage.name, settings.split, settings.episodes)
         weights = trained[stage.name].weights
-        values = measure_stage(stage, weights, tasks, settings, episodes)
+        values = measure_stage(stage, weights, tasks, settings, episodes, check)
         if stage.settings.copies is None:
             layout = results.lay_out(values, names, groups, crossed)
         else:
-            best = find_best_members(stage, weights, tasks, settings, values)
+            best = find_best_members(stage, weights, tasks, settings, values, check)
             layout = results.lay_out_members(values, best, names, groups, crossed)
         mean = variants.describe_mean(stage, tasks.evaluated.problem)
         unadapted = {} if mean is None else {"unadapted": mean}
@@ -81,7 +82,12 @@ def evaluate(
         "count": settings.episodes,
         "hash": frozen.hash_episodes(episodes, tasks.recipe),
     }
-    return Evaluation(head | {"stages": layouts}, columns)
+    rules = simple_rules.measure(episodes)
+    if rules is not None:
+        head["baselines"] = simple_rules.summarise(rules)
+    if says := (tasks.family.kept or {}).get("says"):
+        head["data"] = list(says)
+    return Evaluation(head | {"stages": layouts}, columns, rules)
 
 
 def measure_stage(
@@ -90,8 +96,12 @@ def measure_stage(
     tasks: Tasks,
     settings: config.Evaluation,
     episodes: FrozenEpisodes,
+    check: Callable[[], None] = signals.ignore,
 ) -> Values:
     """Measure every variant of a stage: values [replica, member, episode].
+
+    Args:
+      check: as of `evaluate`.
 
     Raises:
       ConfigError: the learner cannot tell as many classes apart.
@@ -112,23 +122,30 @@ def measure_stage(
         stage.list_numbers(),
         choose,
         stage.differing,
+        check,
     )
     return measure(weights)
 
 
 def find_best_members(
-    stage: Stage, weights: base.Weights, tasks: Tasks, settings: config.Evaluation, values: Values
+    stage: Stage,
+    weights: base.Weights,
+    tasks: Tasks,
+    settings: config.Evaluation,
+    values: Values,
+    check: Callable[[], None] = signals.ignore,
 ) -> np.ndarray | None:
     """Return which member is the best on the validation split, [] or [replica]; None: there is no such split.
 
     Args:
       values: on the configured split, which is not measured again if it is the validation split.
+      check: as of `evaluate`.
     """
     if "validation" not in tasks.data:
         return None
     if settings.split != "validation":
         validation = frozen.freeze(tasks, settings, "validation")
-        values = measure_stage(stage, weights, tasks, settings, validation)
+        values = measure_stage(stage, weights, tasks, settings, validation, check)
     objective = tasks.evaluated.problem.objective
     column = values[f"{settings.modes[0]}/adapted"][objective.selection]
     means = column.mean(axis=-1, dtype=np.float64)

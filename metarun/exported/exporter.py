@@ -85,7 +85,7 @@ def write(
     checked = None
     if not {export.default_export_platform(), "cpu"}.isdisjoint(platforms):  # jax can run them here
         checked = check(run, content, ways, trained, programs.sizes)
-    files.write_bytes(path, content)
+    files.write_output(path, content)
     return Written(path, len(content), described, checked)
 
 

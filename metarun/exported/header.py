@@ -1,7 +1,6 @@
 """What an exported file says of its learner, and of the examples that it takes: header.json."""
 
 import datetime
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,8 +11,9 @@ from metarun import base, errors
 from metarun.evaluation.statistics import choose_shown_metric
 from metarun.exported.loader import FORMAT
 from metarun.exported.portable import Portable
+from metarun.finished import opened_run
 from metarun.finished.prediction import TrainedRun
-from metarun.runs import directory, picture_range
+from metarun.runs import directory, picture_range, regular_files
 
 COLOURS = {1: "grey", 3: "red, green and blue"}
 
@@ -45,6 +45,7 @@ def describe_run(run: TrainedRun) -> dict[str, Any]:
         "name": f"{path.parent.name}/{path.name}" if directory.has_stamp(path) else path.name,
         "stage": run.stage,
         "step": run.step,
+        **opened_run.describe_skipped(run.skipped),
         **run.names,
         "result": describe_result(run),
     }
@@ -53,7 +54,7 @@ def describe_run(run: TrainedRun) -> dict[str, Any]:
 def describe_result(run: TrainedRun) -> str | None:
     """Return what the run has measured of such learners; None: it has not, or no result that can be read."""
     try:
-        result = json.loads((run.path / directory.RESULT).read_text("utf-8"))
+        result = regular_files.read_sealed(run.path / directory.RESULT)
         section = result["stages"][run.stage][run.mode]
         section = (
             section["adapted"] if run.takes_usual_steps else section["inner_steps"][str(run.inner_steps)]
@@ -80,6 +81,10 @@ def describe_inputs(run: TrainedRun) -> dict[str, Any]:
 
 def describe_pictures(run: TrainedRun, form: base.Pictures) -> dict[str, Any]:
     """Return how a picture becomes an input, and how bright those of the training were if the run has noted it."""
+    if form.read is not None:
+        shape = ", ".join(map(str, run.spec.input_shape))
+        meaning = f"float32 (example, {shape}): pictures prepared as the run does: {form.prepared}"
+        return {"kind": "pictures", "range": None, "inverted": form.inverted, "meaning": meaning}
     height, width, channels = run.spec.input_shape
     polarity = "1 is ink and 0 is paper: 1 - grey / 255" if form.inverted else "1 is white: value / 255"
     meaning = (

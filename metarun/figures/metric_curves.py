@@ -1,16 +1,19 @@
 """The metrics of one stage over its outer steps."""
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from metarun.runs import metric_rows
+from metarun.runs.metric_rows import Rows, make_rows
 
 POINTS = 200  # of a curve: more could not be told apart
 COLUMNS = 3  # of panels: more would be too narrow for their labels
 PANELS = 12  # of a picture; what further metrics were is in metrics.jsonl
 # The keys of a line of metrics.jsonl that are no curves.
 HEAD = ("stage", "replica", "member", "split", "step", "seconds", "mode")
-Learner = tuple[int, int]  # its replica and its member
 
 
 class Curve(NamedTuple):
@@ -20,33 +23,34 @@ class Curve(NamedTuple):
     values: np.ndarray  # [learner, step]
 
 
-def choose_metrics(rows: list[dict[str, Any]], selection: str) -> list[str]:
+def choose_metrics(rows: Sequence[Mapping[str, Any]], selection: str) -> list[str]:
     """Return the metrics to draw, at most PANELS: those of validation, else of training; the selecting one first.
 
     A metric without a single finite number has no panel.
     """
-    drawn = [row for row in rows if row["split"] == "validation"]
-    drawn = drawn or [row for row in rows if row["split"] == "train"]
+    rows = make_rows(rows)
+    drawn = rows.where(split="validation") or rows.where(split="train")
     names = [
         name
         for name in (drawn[0] if drawn else {})
         if name not in HEAD and not name.endswith("_ci95") and not name.startswith("unadapted_")
     ]
-    names = [name for name in names if any(math.isfinite(float(row.get(name, "nan"))) for row in rows)]
+    names = [name for name in names if np.isfinite(rows.get_numbers(name)).any()]
     return sorted(names, key=lambda name: (name != selection, name))[:PANELS]
 
 
-def is_worth_drawing(rows: list[dict[str, Any]], selection: str) -> bool:
+def is_worth_drawing(rows: Sequence[Mapping[str, Any]], selection: str) -> bool:
     """Return whether there is a curve: some metric at two steps or more. One step is a number, and no curve."""
+    rows = make_rows(rows)
     names = choose_metrics(rows, selection)
     return any(
-        len({row["step"] for row in rows if row["split"] == split and name in row}) > 1
+        len(np.unique(rows.where(split=split).having(name).get_numbers("step"))) > 1
         for split in ("train", "validation")
         for name in names
     )
 
 
-def measure_curves(rows: list[dict[str, Any]], selection: str) -> tuple[float, float]:
+def measure_curves(rows: Sequence[Mapping[str, Any]], selection: str) -> tuple[float, float]:
     """Return the size in inches of a figure of `draw_curves`."""
     return 9.0, 3.8 * lay_out_panels(len(choose_metrics(rows, selection)))[0]
 
@@ -57,22 +61,24 @@ def lay_out_panels(panels: int) -> tuple[int, int]:
     return rows, max(1, -(-panels // rows))
 
 
-def draw_curves(figure, rows: list[dict[str, Any]], selection: str, title: str = "") -> None:
+def draw_curves(figure, rows: Sequence[Mapping[str, Any]], selection: str, title: str = "") -> None:
     """Draw a panel for each metric of one stage: training (means of equal parts) and validation, each with a band.
 
     The band of several learners reaches from the lowest to the highest of them around their mean. That of a single one
     is the 95 % interval of its validation, over the episodes.
     """
+    rows = make_rows(rows)
     names = choose_metrics(rows, selection)
+    trained, validated = rows.where(split="train"), rows.where(split="validation")
     if title:
         figure.suptitle(title, fontsize="medium", wrap=True)
     panels = figure.subplots(*lay_out_panels(len(names)), squeeze=False).ravel()
     for axes in panels[len(names) :]:
         axes.set_axis_off()
     for axes, name in zip(panels, names, strict=False):
-        training = gather([row for row in rows if row["split"] == "train"], name)
+        training = gather(trained, name)
         draw_training(axes, training)
-        draw_validation(axes, [row for row in rows if row["split"] == "validation"], name)
+        draw_validation(axes, validated, name)
         axes.set(xlabel="outer step", ylabel=name)
         if name == "loss" and spans_decades(training.values):
             axes.set_yscale("log")
@@ -86,15 +92,9 @@ def spans_decades(values: np.ndarray) -> bool:
     return bool(values.size and 0 < 10 * np.nanmin(values) < np.nanmax(values))
 
 
-def gather(rows: list[dict[str, Any]], name: str) -> Curve:
+def gather(rows: Rows, name: str) -> Curve:
     """Return one metric of all learners, at the steps at which one of them has a finite number."""
-    numbers: dict[Learner, dict[int, float]] = {}
-    for row in rows:
-        if math.isfinite(value := float(row.get(name, "nan"))):
-            numbers.setdefault((row["replica"], row.get("member", 0)), {})[row["step"]] = value
-    steps = sorted({step for curve in numbers.values() for step in curve})
-    values = [[curve.get(step, math.nan) for step in steps] for curve in numbers.values()]
-    return Curve(np.array(steps), np.array(values).reshape(len(numbers), len(steps)))
+    return Curve(*metric_rows.tabulate(rows.where_finite(name), name))
 
 
 def draw_training(axes, curve: Curve) -> None:
@@ -106,7 +106,7 @@ def draw_training(axes, curve: Curve) -> None:
     draw_band(axes, thin(curve), label, color="gray", style="-")
 
 
-def draw_validation(axes, rows: list[dict[str, Any]], name: str) -> None:
+def draw_validation(axes, rows: Rows, name: str) -> None:
     """Draw the validation, after and before adaptation."""
     adapted, before = gather(rows, name), gather(rows, f"unadapted_{name}")
     if before.steps.size:
@@ -116,7 +116,8 @@ def draw_validation(axes, rows: list[dict[str, Any]], name: str) -> None:
     label = "validation, adapted" if before.steps.size else "validation"
     draw_band(axes, adapted, label, color="tab:blue", style=".-")
     if len(adapted.values) == 1:
-        halves = {row["step"]: float(row.get(f"{name}_ci95", "nan")) for row in rows}
+        steps = rows.get_numbers("step").tolist()
+        halves = dict(zip(steps, rows.get_numbers(f"{name}_ci95").tolist(), strict=True))
         half = np.array([halves[step] for step in adapted.steps])
         half = np.where(np.isfinite(half), half, math.nan)
         low, high = adapted.values[0] - half, adapted.values[0] + half

@@ -1,7 +1,7 @@
 """The pictures that a run leaves: the curves of every stage, and one episode as the family draws it."""
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from metarun.assembly import Tasks
 from metarun.evaluation import episodes, variants
 from metarun.figures import canvas, metric_curves
 from metarun.runs import directory, metrics
+from metarun.runs.metric_rows import Rows, make_rows
 from metarun.stages import Stage, Trained, take_learner
 
 # The programs of a picture run once, on one task. So on a CPU they are not made fast: they compile in one second where
@@ -44,14 +45,15 @@ def write(
                 folder / f"{stage.name}-curves.png",
                 functools.partial(metric_curves.draw_curves, rows=own, selection=selection, title=title),
                 size=metric_curves.measure_curves(own, selection),
+                root=path,
             )
         weights = take_learner(trained[stage.name].weights, stage.positions[0])
         write_episode(folder / f"{stage.name}-episode.png", stage, weights, tasks, settings, title)
 
 
-def select_rows(stage: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def select_rows(stage: str, rows: Sequence[Mapping[str, Any]]) -> Rows:
     """Return the lines of metrics.jsonl about the learners of a stage, without those about its speed."""
-    return [row for row in rows if row["stage"] == stage and row["split"] != metrics.SPEED]
+    return make_rows(rows).where(stage=stage).without(split=metrics.SPEED)
 
 
 def read_task(path: Path) -> str:
@@ -89,7 +91,7 @@ def write_episode(
         own = figure.get_suptitle()  # that of the family
         figure.suptitle("\n".join(filter(None, [title, own])), fontsize="medium", wrap=True)
 
-    canvas.write_figure(path, draw_titled)
+    canvas.write_figure(path, draw_titled, root=path.parents[1])
 
 
 def prepare_episode(

@@ -1,5 +1,6 @@
 """The answers to somebody's own queries, ready for a table, JSON, CSV and a contact sheet."""
 
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,13 +10,16 @@ import numpy as np
 from jaxtyping import Float
 
 from metarun import base
-from metarun.data import examples
+from metarun.data import examples, labels_file
 from metarun.errors import DataError, UsageError
-from metarun.finished import own_support, support_check, training_inputs
+from metarun.finished import own_pictures, own_support, sentence_answers, support_check, training_inputs
 from metarun.finished.prediction import AdaptedLearner, TrainedRun, count_examples
 from metarun.plain_text import escape
 
+logger = logging.getLogger("metarun")
+
 STDIN = Path("-")
+FOLDERS = "the queries' folders"  # what says the true classes, if no list does
 
 
 class PictureBlock(NamedTuple):
@@ -45,50 +49,114 @@ class Answers(NamedTuple):
     sheet: Sheet | None = None  # if the queries are pictures
 
 
-def answer(run: TrainedRun, support: Path, queries: list[Path]) -> Answers:
+def answer(
+    run: TrainedRun,
+    support: Path,
+    queries: list[Path],
+    *,
+    polarity: str = "auto",
+    truth: Path | None = None,
+    fill: int | None = None,
+) -> Answers:
     """Read the examples as the family's form says, adapt, and predict.
+
+    Args:
+      polarity: of pictures; see `own_pictures`.
+      truth: a list of the true classes of pictures; see `data.labels_file`. None: the folders of the queries say them.
+      fill: see `TrainedRun.predict`.
 
     Raises:
       MetarunError: what is wrong with the examples, or with the run.
     """
     if isinstance(run.form, base.Pictures):
-        return answer_pictures(run, run.form, support, queries)
+        return answer_pictures(run, run.form, support, queries, polarity, truth, fill)
+    if truth is not None:
+        raise UsageError("the queries are no pictures", "--truth", "leave --truth out")
     if isinstance(run.form, base.Sentences):
         return answer_sentences(run, run.form, support, queries)
     return answer_table(run, support, queries)
 
 
-def answer_pictures(run: TrainedRun, form: base.Pictures, support: Path, queries: list[Path]) -> Answers:
+def answer_pictures(
+    run: TrainedRun,
+    form: base.Pictures,
+    support: Path,
+    queries: list[Path],
+    polarity: str,
+    truth: Path | None,
+    fill: int | None,
+) -> Answers:
     """Take class folders as the support and picture files as queries."""
+    own_pictures.refuse_other_polarity(polarity)
     refuse_other_queries(queries, "picture files, or a folder of them")
     files = examples.list_queries(queries)
-    own = own_support.read_support(run, support)
-    shape: Any = run.spec.input_shape
-    pictures = examples.read_pictures(files, shape, form.inverted)
+    own = own_support.read_support(run, support, polarity)
+    pictures = run.pictures.read(files, "invert" if own.inverted else "keep").inputs
     learner = run.adapt(own.examples)
-    probabilities = learner.predict(pictures)
-    truth = [file.parent.name for file in files]  # of a query in a folder that is called as a class
-    known = truth if all(name in own.classes for name in truth) else None
-    answers = answer_classes(own, [str(file) for file in files], probabilities, known)
+    probabilities = learner.predict(pictures, fill=fill)
+    known = find_classes(files, own.classes) if truth is None else read_truth(truth, files)
+    source = FOLDERS if truth is None else str(truth)
+    answers = answer_classes(own, [str(file) for file in files], probabilities, known, source)
     answers.facts.update(judge(learner, own.examples, pictures))
+    if own.inverted:
+        answers.facts["polarity"] = "inverted"
+    return answers._replace(sheet=make_sheet(form, own, pictures, probabilities, known))
+
+
+def make_sheet(
+    form: base.Pictures,
+    own: own_support.OwnSupport,
+    pictures: np.ndarray,
+    probabilities: np.ndarray,
+    truth: list[str | None] | None,
+) -> Sheet | None:
+    """Return the contact sheet; None: the run does not see pictures, but features of them."""
+    if pictures.ndim != 4:
+        return None
     chosen = [own.classes[index] for index in probabilities.argmax(axis=1)]
-    right = [here == there for here, there in zip(chosen, known, strict=True)] if known else None
+    right = [there in (None, here) for here, there in zip(chosen, truth, strict=True)] if truth else None
     best = probabilities.max(axis=1)
     captions = [f"{escape(name)}\n{share:.2f}" for name, share in zip(chosen, best, strict=True)]
     labels = [escape(own.classes[label]) for label in own.examples.targets]
-    sheet = Sheet(
-        PictureBlock(own.examples.inputs, labels), PictureBlock(pictures, captions, right), form.inverted
-    )
-    return answers._replace(sheet=sheet)
+    block = PictureBlock(stretch_values(own.examples.inputs), labels)
+    return Sheet(block, PictureBlock(stretch_values(pictures), captions, right), form.inverted)
+
+
+def stretch_values(pictures: np.ndarray) -> np.ndarray:
+    """Return pictures in [0, 1]: those of another scale, such as with mean 0, from their darkest to their lightest."""
+    if own_pictures.is_plain(pictures):
+        return pictures
+    return (pictures - pictures.min()) / max(float(pictures.max() - pictures.min()), 1e-6)
+
+
+def find_classes(files: Sequence[Path], classes: tuple[str, ...]) -> list[str | None] | None:
+    """Return the class of each query by its folder; None: not all folders are called as classes."""
+    folders: list[str | None] = [file.parent.name for file in files]
+    return folders if all(name in classes for name in folders) else None
+
+
+def read_truth(path: Path, files: Sequence[Path]) -> list[str | None]:
+    """Return the class of each query by a list, None where it has none.
+
+    Raises:
+      DataError: the list cannot be read, or names no query.
+    """
+    known = labels_file.read_labels(path).by_file()
+    truth = [known.get(file.resolve()) for file in files]
+    if not any(truth):
+        remedy = "its paths are relative to the folder that the list lies in"
+        raise DataError("the list names none of the queries", str(path), remedy)
+    return truth
 
 
 def answer_classes(
     own: own_support.OwnSupport,
     inputs: list[str],
     probabilities: np.ndarray,
-    truth: list[str] | None = None,
+    truth: list[str | None] | None = None,
+    source: str = FOLDERS,
 ) -> Answers:
-    """Return answers that are classes; `truth` is the class of every query, if it is known."""
+    """Return answers that are classes; `truth` is the class of every query where it is known, from a `source`."""
     names = [escape(name) for name in own.classes]
     records, rows = [], []
     for name, row in zip(map(escape, inputs), probabilities.tolist(), strict=True):
@@ -100,8 +168,9 @@ def answer_classes(
     facts: dict[str, Any] = {"classes": names, "shots": shots}
     if truth is not None:
         chosen_names = [own.classes[index] for index in probabilities.argmax(axis=1)]
-        hits = [here == there for here, there in zip(chosen_names, truth, strict=True)]
-        facts["accuracy"] = sum(hits) / len(hits)
+        pairs = zip(chosen_names, truth, strict=True)
+        hits = [here == there for here, there in pairs if there is not None]
+        facts |= {"accuracy": sum(hits) / len(hits), "judged": len(hits), "judged_by": source}
     header = ["input", "class", "probability", *(f"probability of {name}" for name in names)]
     return Answers(facts, records, header, rows, shown=3)
 
@@ -156,12 +225,18 @@ def answer_sentences(run: TrainedRun, form: base.Sentences, support: Path, queri
     if not sentences:
         where = ", ".join("stdin" if path == STDIN else str(path) for path in queries or [STDIN])
         raise DataError("there is no sentence to translate", where, "write one sentence a line")
-    inputs = own_support.encode(form, sentences, [""] * len(sentences), "the query").inputs
-    translations = form.spell(run.adapt(own.examples).predict(inputs))
-    rows = [[escape(source), escape(target)] for source, target in zip(sentences, translations, strict=True)]
-    records = [{"input": source, "output": target} for source, target in rows]
-    shots = count_examples(own.examples.inputs)
-    return Answers({"shots": shots}, records, ["input", "output"], rows, shown=2)
+    said = sentence_answers.translate(run.adapt(own.examples), form, sentences, "the query")
+    rows = [[escape(source), escape(target)] for source, target in zip(sentences, said.texts, strict=True)]
+    records: list[dict[str, Any]] = [{"input": source, "output": target} for source, target in rows]
+    facts = {"shots": count_examples(own.examples.inputs)}
+    if long := [place for place, parts in enumerate(said.parts) if parts > 1]:
+        for place in long:
+            records[place]["parts"] = said.parts[place]
+        facts["in_parts"] = len(long)
+        logger.warning(
+            "%d of %d sentences are too long and were translated in parts", len(long), len(sentences)
+        )
+    return Answers(facts, records, ["input", "output"], rows, shown=2)
 
 
 def refuse_other_queries(queries: Sequence[Path], what: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from metarun.finished.costs import Cost, add_recorded, read_cost
-from metarun.finished.finished_run import read_values
+from metarun.finished.finished_run import get_section, read_values
 from metarun.finished.pairwise import Measured
 from metarun.finished.run_names import name_runs
 from metarun.finished.seeded_values import list_settings, take_seeds
@@ -68,7 +68,7 @@ def collect_run(
         earlier += cost.seconds or 0.0
         if measured and name not in measured:
             continue
-        values = read_values(path, name, result["split"], f"{mode}/{learner}")
+        values = read_values(path, result, name, mode, learner)
         order = get_section(layout, mode, learner) or {}
         metrics = {metric: values[metric] for metric in order if metric in values}
         so_far = list(stages)[: list(stages).index(name) + 1]
@@ -79,12 +79,6 @@ def collect_run(
                 own = Candidate(whole, path, name + suffix, rows, episodes, cost, seeds, len(setting.places))
                 candidates.append(own)
     return candidates
-
-
-def get_section(layout: dict[str, Any], mode: str, learner: str) -> dict[str, Any] | None:
-    """Return the means of one learner in one mode, in the family's order of metrics; None: it was not measured."""
-    section = layout.get(mode, {})
-    return (section.get("inner_steps", {}) if learner.isdecimal() else section).get(learner)
 
 
 def split_members(

@@ -5,7 +5,6 @@ whose config or data cannot be read any more has none.
 """
 
 import contextlib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ import numpy as np
 from metarun import errors
 from metarun.evaluation.statistics import estimate_mean
 from metarun.finished.finished_run import FinishedRun, find_run
-from metarun.runs import files
+from metarun.runs import files, regular_files, task_file
 
 if TYPE_CHECKING:
     from metarun.finished.opened_run import OpenedRun
@@ -45,7 +44,7 @@ def find_values(path: Path, result: dict[str, Any]) -> Columns | None:
     if columns is not None:
         with contextlib.suppress(errors.StorageError):
             values = {name: column.tolist() for name, column in columns.items()}
-            files.write_json(path / FILE, identify(result) | {"metrics": values})
+            files.write_sealed(path / FILE, identify(result) | {"metrics": values})
     return columns
 
 
@@ -55,16 +54,16 @@ def identify(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def read(file: Path, result: dict[str, Any]) -> Columns | None:
-    """Return the values that are kept, if they are of these episodes."""
+    """Return the values that are kept, if they are of these episodes, and are what was written."""
     try:
-        kept = json.loads(file.read_text("utf-8"))
+        kept = regular_files.read_sealed(file)
         metrics = kept.pop("metrics")
         if kept != identify(result):
             return None
         columns = {name: np.array([float(value) for value in values]) for name, values in metrics.items()}
         whole = all(len(column) == result["episodes"]["count"] for column in columns.values())
         return columns if columns and whole else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
 
 
@@ -74,7 +73,7 @@ def compute(run: FinishedRun, result: dict[str, Any]) -> Columns | None:
     from metarun.evaluation import episodes, optimum
 
     device = hardware.select(run.config.accelerator)[0]
-    tasks = assembly.build_tasks(run.config, device)
+    tasks = assembly.build_tasks(run.config, device, task_file.read(run.path))
     frozen = episodes.freeze(tasks, run.config.evaluation)
     if episodes.hash_episodes(frozen, tasks.recipe) != result["episodes"]["hash"]:
         return None

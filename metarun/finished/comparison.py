@@ -19,9 +19,9 @@ import numpy as np
 from metarun import errors
 from metarun.evaluation.statistics import choose_shown_metric, estimate_mean, summarise_column
 from metarun.evaluation.wording import ONE_SEED
-from metarun.finished import ceiling, pairwise
+from metarun.finished import baselines, ceiling, pairwise
 from metarun.finished.candidates import Candidate, collect_candidates
-from metarun.finished.costs import judge_budgets
+from metarun.finished.costs import Cost, judge_budgets
 from metarun.finished.finished_run import read_result
 
 SHOWN = 5  # labels in a note
@@ -33,6 +33,8 @@ class Choice(NamedTuple):
     mode: str | None = None  # None: the first one that the first run measured
     learner: str = "adapted"  # or unadapted, or a number of inner steps
     metric: str | None = None  # None: the first one but the loss, or the loss if there is no other
+    # Whether the baselines are computed if the runs do not keep them yet; those that are kept are always shown.
+    baselines: bool = False
 
 
 def compare(paths: list[Path], choice: Choice) -> dict[str, Any]:
@@ -60,6 +62,7 @@ def compare(paths: list[Path], choice: Choice) -> dict[str, Any]:
     first = next(iter(results.values()))
     mode = choice.mode or first["modes"][0]
     candidates, left_out = collect_candidates(results, mode, choice.learner)
+    candidates += collect_baselines(results, choice.baselines)
     refuse_incomparable(candidates)
     metric = choose_metric(candidates, choice.metric)
     higher_is_better = metric in first["higher_is_better"]
@@ -80,6 +83,25 @@ def compare(paths: list[Path], choice: Choice) -> dict[str, Any]:
         "left_out": left_out,
         "budgets": judge_budgets([candidate.cost._asdict() for candidate in ranked])._asdict(),
     }
+
+
+def collect_baselines(results: dict[Path, dict[str, Any]], compute_missing: bool) -> list[Candidate]:
+    """Return the baselines on the episodes of the first run that keeps them, or of the first run if they are asked for.
+
+    Raises:
+      UsageError: they are asked for, and there are none for these runs.
+    """
+    for path, result in results.items():
+        if kept := baselines.find_values(path, result, compute_missing):
+            same = {"split": result["split"], **result["episodes"]}
+            free = Cost(0, 0.0, 0.0, 0, 0, flops=0.0, all_parameters=0)
+            return [
+                Candidate(
+                    name, path, name, {key: column[None] for key, column in columns.items()}, same, free
+                )
+                for name, columns in kept.items()
+            ]
+    return []
 
 
 def rank_key(values: np.ndarray, higher_is_better: bool) -> float:

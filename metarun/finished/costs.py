@@ -50,16 +50,30 @@ class Cost(NamedTuple):
 
 
 def read_cost(path: Path, stage: str, step: int, earlier_seconds: float, learners: int) -> Cost:
-    """Read what the stage took, all its learners together, from the manifest of the measured checkpoint."""
-    try:
-        saved = manifest.read(path / "checkpoints" / stage / str(step))
-    except errors.CheckpointError:
+    """Read what the stage took, all its learners together, from the manifest of the measured checkpoint.
+
+    A checkpoint that is gone, or of a version before 0.2, tells nothing.
+
+    Raises:
+      CheckpointError: its manifest is damaged.
+    """
+    folder = path / "checkpoints" / stage / str(step)
+    if not (folder / manifest.NAME).exists():
         return Cost(step, None, None, None, None)
+    try:
+        saved = manifest.read(folder)
+        width = {name: np.dtype(leaf.dtype).itemsize for name, leaf in saved.leaves.items()}
+    except manifest.OldCheckpointError:
+        return Cost(step, None, None, None, None)
+    except TypeError as error:
+        what, remedy = f"its manifest names a type that does not exist: {error}", "restore it, or train again"
+        raise errors.CheckpointError(what, str(folder), remedy) from error
     numbers = {name: math.prod(leaf.shape) for name, leaf in saved.leaves.items()}
-    width = {name: np.dtype(leaf.dtype).itemsize for name, leaf in saved.leaves.items()}
     trained = sum(count for name, count in numbers.items() if name.startswith("weights.trained"))
     state_bytes = sum(numbers[name] * width[name] for name in numbers)
-    return Cost(step, saved.facts.get("seconds"), earlier_seconds, trained // learners, state_bytes)
+    seconds = saved.facts.get("seconds")
+    seconds = seconds if type(seconds) in (int, float) else None
+    return Cost(step, seconds, earlier_seconds, trained // learners, state_bytes)
 
 
 def add_recorded(saved: Cost, recorded: Mapping[str, Any] | None, members: int = 1) -> Cost:

@@ -33,7 +33,7 @@ from metarun.evaluation.episodes import FrozenEpisodes
 from metarun.evaluation.statistics import choose_shown_metric, estimate_mean
 from metarun.finished import adaptive_learner
 from metarun.finished.finished_run import FinishedRun
-from metarun.finished.opened_run import OpenedLearner, freeze_episodes, open_learner
+from metarun.finished.opened_run import OpenedLearner, describe_skipped, freeze_episodes, open_learner
 
 AT_ONCE = 32  # streams that are followed in parallel
 LEARNERS = ("kept", "restarted", "continued", "adaptive")
@@ -80,6 +80,7 @@ def measure(run: FinishedRun, stream: Stream) -> dict[str, Any]:
     settings = opened.evaluation
     head = {"run": str(opened.path), "stage": opened.stage, "step": opened.step, "split": settings.split}
     head |= {"mode": opened.mode, "streams": settings.episodes, **stream._asdict()}
+    head |= describe_skipped(opened.skipped)
     metric = choose_shown_metric(learners["kept"]["after"])
     measured = head | {"metric": metric, "learners": learners}
     if choices is None:

@@ -1,16 +1,16 @@
 """Which finished run is meant, with which stage, checkpoint and settings, and what it left. Imports no jax."""
 
-import json
-import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from metarun import config, errors
 from metarun.config import Stage, differences
-from metarun.runs import catalogue, code_copies, directory, files
+from metarun.finished import episode_arrays, result_layout
+from metarun.runs import catalogue, code_copies, directory, files, regular_files, seals
 
 REMEDY = "restore the file, or train again"
 
@@ -22,6 +22,10 @@ class FinishedRun(NamedTuple):
     checkpoint: Path | None  # RUN/checkpoints/<stage>/<step>, if one was named
     config: config.RunConfig  # with the settings of this evaluation
     stage: str | None  # the stage that was named, by itself or by its checkpoint; None: none was
+    allow_older: bool = False  # whether an older checkpoint may stand in for one that is damaged or gone
+    # {stage: the step that the run's own result was measured at}; empty: there is no result, or another kind of
+    # checkpoint is asked for.
+    measured_steps: Mapping[str, int] = MappingProxyType({})
 
     @property
     def stage_names(self) -> list[str]:
@@ -45,6 +49,7 @@ def find_run(
     stage: str | None = None,
     split: str | None = None,
     mode: str | None = None,
+    allow_older: bool = False,
 ) -> FinishedRun:
     """Find the run that a path means.
 
@@ -54,21 +59,27 @@ def find_run(
       stage: None: the one of the checkpoint, if the path is one.
       split: None: the one that the run evaluates.
       mode: "inductive" or "transductive"; None: the modes that the run evaluates.
+      allow_older: whether an older checkpoint may stand in for one that is damaged or gone.
 
     Raises:
-      CheckpointError: there is no run.
+      CheckpointError: there is no run, or its config is not the one that it was trained with.
       ConfigError: an override changes what was trained.
       UsageError: there is no such stage, the checkpoint is of another one, or several runs have the name.
     """
     root, checkpoint = split_path(catalogue.resolve(path))
     directory.read_config(root)
+    seals.check(root)
     code_copies.check(root)
     file = root / directory.CONFIG
     choices = [*overrides, *([f"evaluation.split={split}"] if split else [])]
     choices += [f"evaluation.modes=[{mode}]"] if mode else []
     run_config = config.load(file, choices)
-    differences.check_evaluation(config.load(file), run_config)
-    run = FinishedRun(root, checkpoint, run_config, stage or (checkpoint.parent.name if checkpoint else None))
+    own = config.load(file)
+    differences.check_evaluation(own, run_config)
+    same_kind = own.evaluation.checkpoint == run_config.evaluation.checkpoint
+    measured = list_measured_steps(root) if same_kind else {}
+    stage = stage or (checkpoint.parent.name if checkpoint else None)
+    run = FinishedRun(root, checkpoint, run_config, stage, allow_older, measured)
     refuse_other_stage(run)
     return run
 
@@ -90,28 +101,42 @@ def refuse_other_stage(run: FinishedRun) -> None:
         raise errors.UsageError(f"the checkpoint is not of stage {run.stage}", str(run.checkpoint), remedy)
 
 
+def list_measured_steps(run: Path) -> dict[str, int]:
+    """Return {stage: the step that its result was measured at}; {} if there is no result that can be read."""
+    try:
+        return {name: layout["step"] for name, layout in load_result(run)["stages"].items()}
+    except errors.MetarunError:
+        return {}
+
+
 def read_result(path: Path) -> dict[str, Any]:
     """Read result.json of a finished run.
 
     Raises:
-      CheckpointError: there is no run, or it is not finished.
-      DataError: the file is damaged, or of an older version of metarun.
+      CheckpointError: there is no run, it is not finished, or its config is not the one that it was trained with.
+      DataError: the file is damaged, edited, or of an older version of metarun.
       StorageError: the file may not be read.
     """
     directory.read_config(path)
+    seals.check(path)
+    return load_result(path)
+
+
+def load_result(path: Path) -> dict[str, Any]:
+    """Return what result.json says, without a look at the config; see `read_result`."""
     file = path / directory.RESULT
     with files.storage_errors(file):
         try:
-            result = json.loads(file.read_text("utf-8"))
-            if not {"stages", "modes", "split", "episodes"} <= result.keys():
-                raise ValueError("it is no result of metarun")
+            result = regular_files.read_sealed(file)
+            seals.parse(result.pop(seals.KEY, {}))
+            result_layout.check(result)
         except FileNotFoundError:
             raise errors.CheckpointError(
                 "the run is not finished: it has no result yet",
                 str(path),
                 f"go on with `metarun train --resume {path}`",
             ) from None
-        except (ValueError, RecursionError, AttributeError) as error:
+        except ValueError as error:
             raise errors.DataError(f"the result cannot be read: {error}", str(file), REMEDY) from error
     if "higher_is_better" not in result:
         remedy = "use the version in the run's environment.json, or train again"
@@ -119,22 +144,29 @@ def read_result(path: Path) -> dict[str, Any]:
     return result
 
 
-def read_values(path: Path, stage: str, split: str, variant: str) -> dict[str, np.ndarray]:
-    """Read {metric: [episode]} of one variant of a stage.
+def read_values(
+    path: Path, result: Mapping[str, Any], stage: str, mode: str, learner: str
+) -> dict[str, np.ndarray]:
+    """Read {metric: [episode]} of one learner of a stage; with replicas and members [replica, member, episode].
+
+    Args:
+      result: of the run, from `read_result`.
+      learner: adapted, unadapted, or a number of inner steps.
 
     Raises:
-      DataError: the file is missing or damaged.
+      DataError: the file is missing or damaged, or an array is not what the result was computed from.
       UsageError: the variant was not measured.
     """
-    file = path / "episodes" / f"{stage}-{split}.npz"
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            columns = {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        what = "the values of the episodes are missing or damaged"
-        raise errors.DataError(what, str(file), REMEDY) from error
+    variant, place = f"{mode}/{learner}", f"episodes/{stage}-{result['split']}.npz"
+    file = path / place
+    shapes = episode_arrays.list_shapes(result, stage)
+    columns = episode_arrays.read(file, shapes, seals.read_result_seal(path).get(place, ()))
     start = f"{variant}/"
     values = {name.removeprefix(start): columns[name] for name in columns if name.startswith(start)}
+    section = get_section(result["stages"][stage], mode, learner)
+    if section is not None:
+        episode_arrays.refuse_missing(file, start, values, section)
+        episode_arrays.refuse_not_finite(file, values, section)
     if not values:
         known = sorted({name.rpartition("/")[0] for name in columns if "/" in name})
         raise errors.UsageError(
@@ -143,3 +175,9 @@ def read_values(path: Path, stage: str, split: str, variant: str) -> dict[str, n
             f"choose --mode and --learner from {', '.join(known)}",
         )
     return values
+
+
+def get_section(layout: Mapping[str, Any], mode: str, learner: str) -> dict[str, Any] | None:
+    """Return the means of one learner in one mode, in the family's order of metrics; None: it was not measured."""
+    section = layout.get(mode, {})
+    return (section.get("inner_steps", {}) if learner.isdecimal() else section).get(learner)

@@ -4,15 +4,14 @@ Nothing is opened or computed, and whatever is damaged or foreign is said in the
 """
 
 import datetime
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from metarun import errors
 from metarun.evaluation.statistics import choose_shown_metric
-from metarun.finished import run_names
+from metarun.finished import result_layout, run_names
 from metarun.finished.run_names import Flat
-from metarun.runs import catalogue, directory, run_status
+from metarun.runs import catalogue, directory, regular_files, run_status, seals
 from metarun.runs.run_status import RunStatus
 
 FOREIGN = "no run"  # the state of a folder that is none
@@ -44,14 +43,17 @@ def read_line(folder: catalogue.Folder, root: Path, now: datetime.datetime) -> L
     flat: Flat = {}
     headline = Headline({}, ())
     try:
+        seals.check(path)
         flat = run_names.read_flat_config(path)
+    except errors.CheckpointError as error:
+        problems.append(error.what)
     except errors.ConfigError as error:
         is_missing = not (path / directory.CONFIG).exists()
         problems.append("it has no config yet" if is_missing else f"config.yaml: {error.what}")
     try:
         headline = read_headline(path)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        problems.append("result.json is damaged")
+    except (OSError, ValueError, LookupError) as error:
+        problems.append(f"result.json is damaged: {error}")
     if status.state == "damaged":
         problems.append("status.json is damaged")
     steps = find_steps(flat, status.stage)
@@ -72,7 +74,8 @@ def read_headline(run: Path) -> Headline:
     file = run / directory.RESULT
     if not file.exists():
         return Headline({}, ())
-    result = json.loads(file.read_text("utf-8"))
+    result = regular_files.read_sealed(file)
+    result_layout.check(result)
     section = list(result["stages"].values())[-1][result["modes"][0]]["adapted"]
     values = {
         metric: {name: float(interval[name]) for name in ("mean", "ci95")}

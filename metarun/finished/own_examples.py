@@ -24,7 +24,8 @@ def check_inputs(
         raise errors.DataError("there is no example", where, "give at least one")
     array = array.astype(np.float32)
     refuse_not_finite(array, "inputs", where)
-    if isinstance(form, base.Pictures) and not (array.min() >= 0 and array.max() <= 1):
+    is_plain = isinstance(form, base.Pictures) and form.read is None
+    if is_plain and not (array.min() >= 0 and array.max() <= 1):
         what = f"pictures have values from {array.min():g} to {array.max():g}"
         raise errors.DataError(what, where, "give them in [0, 1]: divide bytes by 255")
     return array

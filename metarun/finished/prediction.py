@@ -6,31 +6,30 @@
 The data that the run was trained on is not needed if the task family has an outline (`assembly.outline_tasks`).
 """
 
-import re
-from collections.abc import Callable, Iterable
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from metarun import assembly, base, errors
+from metarun import base, errors
 from metarun.base import PyTree
-from metarun.finished import opened_run, own_examples
+from metarun.finished import body_features, opened_run, own_examples, own_pictures
 from metarun.finished.finished_run import FinishedRun, find_run
+from metarun.finished.learner_choice import MODES, choose_inner_steps, choose_mode, choose_position
+from metarun.finished.learner_programs import (
+    Programs,
+    count_examples,
+    make_programs,
+    take_batch,
+    trace_shapes,
+)
 from metarun.finished.opened_run import OpenedRun
 from metarun.stages import Position, config_errors
 
 AT_ONCE = 256  # queries that are answered at once, if they do not normalise one another
-MODES = ("inductive", "transductive")
-
-
-class Programs(NamedTuple):
-    """What adapts to a number of classes and answers in it; all are jitted."""
-
-    adapt: Any  # (weights, support) -> learner
-    predict: Any  # (weights, support) -> outputs for the support's own inputs; only ever traced
-    answer: Any  # (learner, inputs) -> answers
 
 
 class TrainedRun:
@@ -40,11 +39,13 @@ class TrainedRun:
       path: the run directory.
       stage, step: which weights these are.
       weights: of one learner.
+      skipped: the checkpoints, damaged or gone, that an older one stands in for.
       names: of its task, its model and its algorithm, {"task": "sinusoid"}.
       mode: "inductive", if the support normalises the queries, or "transductive", if they do it themselves.
       inner_steps: of the inner loop; None: the algorithm has none.
       problem, form: how examples look, and how files of them are read.
       tasks: the task family; its data may be shapes alone.
+      input_range: the lowest and the highest inputs of the training, once `training_inputs` has measured them.
     """
 
     @classmethod
@@ -56,7 +57,7 @@ class TrainedRun:
     def __init__(self, opened: OpenedRun, position: Position, mode: str, inner_steps: int | None) -> None:
         trained = opened_run.take_trained(opened, position)
         self.path, self.stage, self.step = opened.run.path, opened.stage.name, trained.step
-        self.weights = trained.weights
+        self.weights, self.skipped = trained.weights, opened.skipped
         settings = opened.stage.settings
         parts = {"task": opened.run.config.task, "model": settings.model, "algorithm": settings.algorithm}
         self.names = {kind: selection.label for kind, selection in parts.items()}
@@ -64,6 +65,7 @@ class TrainedRun:
         self.problem, self.form = opened.tasks.family.problem, opened.tasks.family.form
         self.tasks = opened.tasks
         self._stage = opened.stage
+        self.input_range: tuple[np.ndarray, np.ndarray] | None = None
         self._programs: dict[int, Programs] = {}
 
     def __repr__(self) -> str:
@@ -96,12 +98,7 @@ class TrainedRun:
             if ways:  # an algorithm without an output for each class follows the number of classes
                 problem = problem._replace(spec=problem.spec._replace(output_size=ways))
             algorithm = self._stage.build_algorithm(self.mode, self.inner_steps, problem)
-
-            def predict(weights, support):
-                return algorithm.predict(algorithm.adapt(weights, support), support.inputs)
-
-            answer = make_answer(self.form, algorithm, ways)
-            self._programs[ways] = Programs(jax.jit(algorithm.adapt), jax.jit(predict), jax.jit(answer))
+            self._programs[ways] = make_programs(algorithm, self.form, ways, self.mode == "transductive")
         return self._programs[ways]
 
     def adapt(self, support: base.Examples | tuple[Any, Any]) -> "AdaptedLearner":
@@ -148,21 +145,90 @@ class TrainedRun:
         inputs = jax.ShapeDtypeStruct((count, *self.spec.input_shape), np.float32)
         self.check(base.Examples(inputs, targets), ways)
 
-    def predict(self, learner: PyTree, inputs: PyTree, ways: int) -> np.ndarray:
-        """Return the answers of a learner for inputs [example, ...]; see `AdaptedLearner.predict`."""
+    def predict(self, learner: PyTree, inputs: PyTree, ways: int, fill: int | None = None) -> np.ndarray:
+        """Return the answers of a learner for inputs [example, ...]; see `AdaptedLearner.predict`.
+
+        Args:
+          fill: in inductive mode inputs are filled up to so many, AT_ONCE at most, so that different numbers of them
+            are answered by one compiled program.
+        """
         count, answer = count_examples(inputs), self.programs(ways).answer
-        if self.mode == "transductive" or count <= AT_ONCE:
+        size = AT_ONCE if count > AT_ONCE else min(max(fill or 0, count), AT_ONCE)
+        if self.mode == "transductive" or count == size:
             batches = [answer(learner, inputs)]
         else:
-            batches = [answer(learner, take_batch(inputs, start)) for start in range(0, count, AT_ONCE)]
+            batches = [answer(learner, take_batch(inputs, start, size)) for start in range(0, count, size)]
         answers = np.concatenate([np.asarray(batch) for batch in batches])[:count]
+        self.refuse_not_finite(answers)
+        return answers
+
+    def answer_left_out(self, support: base.Examples, places: np.ndarray) -> np.ndarray:
+        """Return the answers to some examples of a support, each by a learner that has adapted to all others.
+
+        In transductive mode the inputs of the whole support normalise it, as the queries do one another.
+
+        Args:
+          support: as of `adapt`, checked.
+          places: int [place], of examples whose class has others.
+
+        Returns:
+          [place, way] as of `AdaptedLearner.predict`.
+
+        Raises:
+          ConfigError: the learner cannot take a support that is smaller by one example.
+          DivergedError: a learner gives numbers that are not finite.
+        """
+        ways = int(np.max(support.targets)) + 1
+        smaller = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct((len(leaf) - 1, *leaf.shape[1:]), leaf.dtype), support
+        )
+        self.check(smaller, ways)
+        answers = np.asarray(self.programs(ways).leave_out(self.weights, support, places.astype(np.int32)))
+        self.refuse_not_finite(answers)
+        return answers
+
+    def refuse_not_finite(self, answers: np.ndarray) -> None:
+        """Raise DivergedError for answers that are not finite."""
         if not np.isfinite(answers).all():
             raise errors.DivergedError(
                 "the adapted learner gives numbers that are not finite",
                 f"stage {self.stage} of {self.path}, adapted to the support",
                 "take fewer inner steps, and look for examples that are far from those of the training",
             )
-        return answers
+
+    @functools.cached_property
+    def embed(self) -> Callable | None:
+        """What gives features of inputs by the stage's network; see `body_features.make_embed`."""
+        return body_features.make_embed(self._stage, self.weights, self.mode)
+
+    @property
+    def pictures(self) -> own_pictures.PictureReader:
+        """What reads picture files as the run reads them.
+
+        Raises:
+          UsageError: the run takes no pictures.
+        """
+        takes_files = isinstance(self.form, base.Pictures) and (
+            self.form.read or len(self.spec.input_shape) == 3
+        )
+        if not takes_files:
+            what = f"the run takes inputs {self.spec.input_shape}, and no pictures"
+            raise errors.UsageError(what, str(self.path), "give arrays, or take a run on pictures")
+        assert isinstance(self.form, base.Pictures)  # for type checkers
+        return own_pictures.PictureReader(self.spec.input_shape, self.form, self.path)
+
+    def read_pictures(self, paths: Sequence[Path | str], polarity: str = "auto") -> np.ndarray:
+        """Return picture files as inputs of the run, float32 [example, height, width, channel].
+
+        Args:
+          polarity: see `own_pictures`; auto: by these pictures, which should be a whole support.
+
+        Raises:
+          DataError: a picture cannot be read.
+          UsageError: the run takes no pictures, or there is no such polarity.
+        """
+        own_pictures.refuse_other_polarity(polarity)
+        return self.pictures.read([Path(path) for path in paths], polarity).inputs
 
 
 class AdaptedLearner(NamedTuple):
@@ -176,8 +242,11 @@ class AdaptedLearner(NamedTuple):
         """Return what has adapted, in a line."""
         return f"<adapted {repr(self.run)[1:-1]}{f', {self.ways} ways' * bool(self.ways)}>"
 
-    def predict(self, inputs: PyTree) -> np.ndarray:
+    def predict(self, inputs: PyTree, *, fill: int | None = None) -> np.ndarray:
         """Return the answers for inputs [example, ...], shaped as those of the support.
+
+        Args:
+          fill: see `TrainedRun.predict`.
 
         Returns:
           Classes: float32 [example, way], the probability of each class of the support; its argmax is the label.
@@ -189,7 +258,7 @@ class AdaptedLearner(NamedTuple):
           DivergedError: the adapted learner gives numbers that are not finite.
         """
         checked = own_examples.check_inputs(self.run.problem.spec, self.run.form, inputs, "the query")
-        return self.run.predict(self.state, checked, self.ways)
+        return self.run.predict(self.state, checked, self.ways, fill)
 
 
 def load(
@@ -201,23 +270,27 @@ def load(
     replica: int = 0,
     member: int = 0,
     overrides: tuple[str, ...] | list[str] = (),
+    allow_older: bool = False,
 ) -> TrainedRun:
     """Open a run, or one checkpoint of it, to adapt it. Writes nothing to it.
 
     Args:
       path: a run directory, RUN/checkpoints/<stage>/<step>, or another name of a run; see `catalogue.resolve`. Or
-        what `find_run` has found; then `stage` and `overrides` are those that it was found with.
+        what `find_run` has found; then `stage`, `overrides` and `allow_older` are those that it was found with.
       stage: which stage of the run; None: the last one, or that of the checkpoint.
       mode: "inductive" or "transductive", what normalises the queries; None: inductive, so that the answer to a query
         does not depend on the others, unless an override sets evaluation.modes.
       inner_steps: of the inner loop; None: as the run evaluates its adapted learner.
       replica, member: which of the learners that were trained side by side, if there are several; from 0.
       overrides: `key=value` of the evaluation and accelerator sections, such as "accelerator.platform=cpu".
+      allow_older: whether an older checkpoint may stand in for one that is damaged or gone; see `TrainedRun.skipped`.
 
     Raises:
       MetarunError: what is wrong with the run or with the choice, and what to do.
     """
-    run = path if isinstance(path, FinishedRun) else find_run(path, overrides, stage=stage)
+    run = path
+    if not isinstance(run, FinishedRun):
+        run = find_run(run, overrides, stage=stage, allow_older=allow_older)
     if mode is not None and mode not in MODES:
         raise errors.UsageError(f"there is no mode {mode}", "mode", f"use one of {', '.join(MODES)}")
     mode = mode or choose_mode(run, overrides)
@@ -225,74 +298,3 @@ def load(
     steps = choose_inner_steps(run, inner_steps)
     opened = opened_run.open_run(run, outline=True)
     return TrainedRun(opened, position, mode, steps)
-
-
-def choose_mode(run: FinishedRun, overrides: Iterable[str]) -> str:
-    """Return the first mode that the overrides name, or inductive if they name none."""
-    is_named = any(re.match(r"evaluation(\.modes)?\s*=.*(in|trans)ductive", text) for text in overrides)
-    return run.config.evaluation.modes[0] if is_named else MODES[0]
-
-
-def choose_position(run: FinishedRun, replica: int, member: int) -> Position:
-    """Return the place of a learner on the axes that the chosen stage has. Reads no weights.
-
-    Raises:
-      UsageError: there is no such replica or member.
-    """
-    axes, places = assembly.name_axes(run.config, run.stage_settings), {"replica": replica, "member": member}
-    for axis, place in places.items():
-        size = axes.get(axis, 1)
-        if not 0 <= place < size:
-            what = f"there is no {axis} {place}"
-            raise errors.UsageError(what, f"stage {run.chosen_stage}", f"give a number from 0 to {size - 1}")
-    return {axis: places[axis] for axis in axes}
-
-
-def choose_inner_steps(run: FinishedRun, inner_steps: int | None) -> int | None:
-    """Return how many inner steps the learner takes; None: its algorithm has no inner loop. Reads no weights.
-
-    Raises:
-      UsageError: steps are asked for, and there are none, or their number is negative.
-    """
-    adapted_steps = assembly.choose_adapted_steps(run.config, run.stage_settings)
-    if inner_steps is None:
-        return adapted_steps
-    if adapted_steps is None:
-        what = f"{run.stage_settings.algorithm.label} has no inner steps"
-        raise errors.UsageError(what, f"stage {run.chosen_stage}", "leave the inner steps out")
-    if inner_steps < 0:
-        raise errors.UsageError(f"{inner_steps} inner steps cannot be taken", "inner steps", "take 0 or more")
-    return inner_steps
-
-
-def make_answer(
-    form: base.Pictures | base.Sentences | None, algorithm: base.Algorithm, ways: int
-) -> Callable:
-    """Make (learner, inputs) -> the answers, see `AdaptedLearner.predict`; jittable."""
-
-    def answer(learner: PyTree, inputs: PyTree):
-        def predict(inputs):
-            return algorithm.predict(learner, inputs)
-
-        if isinstance(form, base.Sentences):
-            return form.decode(predict, inputs)
-        outputs = predict(inputs)
-        return jax.nn.softmax(outputs[:, :ways]) if ways else outputs
-
-    return answer
-
-
-def count_examples(inputs: PyTree) -> int:
-    """Return how many examples there are."""
-    return int(jax.tree.leaves(inputs)[0].shape[0])
-
-
-def take_batch(inputs: PyTree, start: int) -> PyTree:
-    """Return the next AT_ONCE examples; the last batch is filled with the first example, so that all have one shape."""
-    chosen = np.arange(start, start + AT_ONCE)
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[np.where(chosen < len(leaf), chosen, 0)], inputs)
-
-
-def trace_shapes(tree: PyTree) -> PyTree:
-    """Return the shapes and dtypes of a tree."""
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)

@@ -6,11 +6,10 @@ no class has two examples, or the algorithm does not take a smaller support, the
 
 from typing import Literal, NamedTuple
 
-import jax
 import numpy as np
 
 from metarun import base, errors
-from metarun.finished.prediction import AdaptedLearner, TrainedRun, count_examples
+from metarun.finished.prediction import AdaptedLearner, TrainedRun
 
 LEFT_OUT = 24  # examples that are left out, one by one, spread evenly over the support
 
@@ -40,29 +39,19 @@ def check_support(learner: AdaptedLearner, support: base.Examples) -> SupportChe
 
 def leave_out(run: TrainedRun, support: base.Examples) -> SupportCheck | None:
     """Classify examples by learners that have not seen them. None: no class has two examples."""
-    places = choose_left_out(np.asarray(support.targets))
-    right = sum(classify_left_out(run, support, place) for place in places.tolist())
-    return SupportCheck("leave-one-out", right, len(places)) if len(places) else None
+    places = choose_left_out(np.asarray(support.targets), LEFT_OUT)
+    if not len(places):
+        return None
+    chosen = run.answer_left_out(support, places).argmax(axis=1)
+    right = int((chosen == np.asarray(support.targets)[places]).sum())
+    return SupportCheck("leave-one-out", right, len(places))
 
 
-def choose_left_out(labels: np.ndarray) -> np.ndarray:
-    """Return the places of at most LEFT_OUT examples whose class has another example."""
+def choose_left_out(labels: np.ndarray, most: int) -> np.ndarray:
+    """Return the places of at most `most` examples whose class has another example, spread evenly."""
     places = np.flatnonzero(np.bincount(labels)[labels] > 1)
-    chosen = np.linspace(0, len(places) - 1, min(LEFT_OUT, len(places)))
+    chosen = np.linspace(0, len(places) - 1, min(most, len(places)))
     return places[chosen.round().astype(int)]
-
-
-def classify_left_out(run: TrainedRun, support: base.Examples, place: int) -> bool:
-    """Return whether a learner that has not seen an example gives it its class.
-
-    In transductive mode the inputs of the whole support normalise it, as the queries do one another.
-    """
-    others = np.delete(np.arange(count_examples(support.inputs)), place)
-    learner = run.adapt(jax.tree.map(lambda leaf: np.asarray(leaf)[others], support))
-    alone = run.mode != "transductive"
-    asked = jax.tree.map(lambda leaf: leaf[place : place + 1], support.inputs) if alone else support.inputs
-    probabilities = learner.predict(asked)[0 if alone else place]
-    return bool(probabilities.argmax() == support.targets[place])
 
 
 def classify_seen(learner: AdaptedLearner, support: base.Examples) -> SupportCheck:

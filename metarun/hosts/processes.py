@@ -132,6 +132,12 @@ class Processes:
         if signal is not None:
             raise signals.Stopped(signal)
 
+    @contextlib.contextmanager
+    def stop_at_once(self) -> Iterator[None]:
+        """Let a signal end the only process wherever it comes. For what all do at once and has nothing to save."""
+        with self.stop.at_once() if self.stop and self.count == 1 else contextlib.nullcontext():
+            yield
+
     def stop_together(self, signal: int | None) -> None:
         """Raise Stopped if there is a signal, which all processes call this with."""
         if signal is not None:

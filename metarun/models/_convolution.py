@@ -30,21 +30,24 @@ def convolve(
     kernel: Float[Array, "window_height window_width channel out"],
     stride: int = 1,
     form: Form = "auto",
+    padding: int | None = None,
 ) -> Float[Array, "example out_height out_width out"]:
     """Return the values of `lax.conv_general_dilated(..., padding="SAME")` in NHWC, HWIO order.
 
     Args:
       form: matrix products, XLA's own convolution, or the faster of the two on this platform.
+      padding: zeros around the input on each side, as PyTorch counts them; None: "SAME".
     """
     if form == "auto":
         form = FASTEST.get(jax.default_backend(), "products")
-    return (convolve_natively if form == "native" else convolve_by_products)(inputs, kernel, stride)
+    return (convolve_natively if form == "native" else convolve_by_products)(inputs, kernel, stride, padding)
 
 
 def convolve_natively(
     inputs: Float[Array, "example height width channel"],
     kernel: Float[Array, "window_height window_width channel out"],
     stride: int = 1,
+    padding: int | None = None,
 ) -> Float[Array, "example out_height out_width out"]:
     """Convolve by XLA's own operation: on a GPU by cuDNN, and grouped if each task has its kernel.
 
@@ -54,7 +57,8 @@ def convolve_natively(
     if jax.config.jax_default_matmul_precision == "BF16_BF16_F32":  # type: ignore[attr-defined]
         inputs, kernel = inputs.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
     axes = ("NHWC", "HWIO", "NHWC")
-    outputs = jax.lax.conv_general_dilated(inputs, kernel, (stride, stride), "SAME", dimension_numbers=axes)
+    around = "SAME" if padding is None else [(padding, padding)] * 2
+    outputs = jax.lax.conv_general_dilated(inputs, kernel, (stride, stride), around, dimension_numbers=axes)
     return outputs.astype(dtype)
 
 
@@ -62,15 +66,20 @@ def convolve_by_products(
     inputs: Float[Array, "example height width channel"],
     kernel: Float[Array, "window_height window_width channel out"],
     stride: int = 1,
+    padding: int | None = None,
 ) -> Float[Array, "example out_height out_width out"]:
     """Convolve by one matrix product of the patches with the flattened kernel."""
-    patches = make_patches(inputs, kernel.shape[:2], stride)
+    around = () if padding is None else (padding,)
+    patches = make_patches(inputs, kernel.shape[:2], stride, *around)
     matrix = kernel.reshape(-1, kernel.shape[-1])
     return (patches.reshape(-1, matrix.shape[0]) @ matrix).reshape(*patches.shape[:-1], -1)
 
 
 def make_patches(
-    inputs: Float[Array, "example height width channel"], window: tuple[int, ...], stride: int
+    inputs: Float[Array, "example height width channel"],
+    window: tuple[int, ...],
+    stride: int,
+    padding: int | None = None,
 ) -> Float[Array, "example out_height out_width patch"]:
     """Return what the window sees at each of its places, pixel after pixel of the window.
 
@@ -78,8 +87,12 @@ def make_patches(
     of one plane. So the derivative adds the slices plane by plane and interleaves the sums. Slices with a stride have
     the same values, but their derivative adds as many arrays of the size of the input, most of whose entries are zero.
     """
-    height, top, _ = pad_same(inputs.shape[1], window[0], stride)
-    width, left, _ = pad_same(inputs.shape[2], window[1], stride)
+    sides = zip(inputs.shape[1:3], window, strict=True)
+    if padding is None:
+        (height, top, _), (width, left, _) = (pad_same(size, side, stride) for size, side in sides)
+    else:
+        height, width = ((size + 2 * padding - side) // stride + 1 for size, side in sides)
+        top = left = padding
     planes = split_planes(
         inputs, stride, (height + (window[0] - 1) // stride, top), (width + (window[1] - 1) // stride, left)
     )

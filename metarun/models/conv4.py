@@ -16,7 +16,7 @@ import jax
 
 from metarun import base
 from metarun.models import _convolution, _flax, _normalisation
-from metarun.ranges import Above, AtLeast
+from metarun.ranges import Above, AtLeast, AtMost
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Config:
     """The blocks of the network."""
 
     width: Annotated[int, AtLeast(1)] = 64  # channels of every block
-    depth: Annotated[int, AtLeast(1)] = 4  # blocks
+    depth: Annotated[int, AtLeast(1), AtMost(100)] = 4  # blocks
     downsample: Literal["stride", "max_pool"] = "stride"  # what halves height and width in each block
     normalisation: Literal["batch", "layer", "none"] = "batch"  # before each ReLU
     scale: bool = True  # each normalisation has a learned scale beside its learned offset

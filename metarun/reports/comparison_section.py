@@ -145,14 +145,11 @@ def draw_ranking(compared: dict[str, Any]) -> Dots:
 def draw_validation(records: Sequence[RunRecord]) -> Curves | None:
     """Return the validation curve of every run's last stage, in a metric that all of them have; None if none has."""
     rows = {
-        record.name: [
-            row
-            for row in record.rows
-            if row["split"] == "validation" and row["stage"] == record.stage_names[-1]
-        ]
+        record.name: record.rows.where(split="validation", stage=record.stage_names[-1])
         for record in records
+        if record.stage_names
     }
-    rows = {name: own for name, own in rows.items() if own}
+    rows = {name: own for name, own in rows.items() if len(own)}
     metrics = [learning_curves.choose_metrics(own) for own in rows.values()]
     shared = [name for name in metrics[0] if all(name in others for others in metrics)] if metrics else []
     if not shared:

@@ -1,6 +1,7 @@
 """metrics.jsonl and result.json as charts: curves over outer steps, over inner steps, and groups of tasks."""
 
 import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,13 +10,14 @@ from jaxtyping import Float
 from metarun.evaluation.statistics import choose_shown_metric
 from metarun.reports.charts import Curves, Dot, Dots, Line, choose_color, to_number
 from metarun.reports.run_record import RunRecord
+from metarun.runs.metric_rows import make_rows, tabulate
 
 POINTS = 300  # of a training curve: more could not be told apart
 PANELS = 12  # metrics of a stage that are drawn; the others are in metrics.jsonl
 # The keys of a line of metrics.jsonl that are no metrics.
 HEAD = ("stage", "replica", "member", "split", "step", "seconds", "mode")
 
-Rows = list[dict[str, Any]]
+Rows = Sequence[Mapping[str, Any]]
 
 
 class Learners(NamedTuple):
@@ -27,8 +29,8 @@ class Learners(NamedTuple):
 
 def make_charts(record: RunRecord, stage: str) -> list[Curves]:
     """Return a chart for each metric of a stage: training, and validation before and after adaptation."""
-    rows = [row for row in record.rows if row["stage"] == stage]
-    splits = {split: [row for row in rows if row["split"] == split] for split in ("train", "validation")}
+    rows = record.rows.where(stage=stage)
+    splits = {split: rows.where(split=split) for split in ("train", "validation")}
     charts = []
     validated, trained = choose_metrics(splits["validation"]), choose_metrics(splits["train"])
     for metric in list(dict.fromkeys([*validated, *trained]))[:PANELS]:
@@ -50,9 +52,8 @@ def make_charts(record: RunRecord, stage: str) -> list[Curves]:
 
 def make_rate_chart(rows: Rows) -> list[Curves]:
     """Return the chart of the learning rate, if the lines about the speed have one that changes."""
-    line = make_line(
-        "learning rate", collect_learners([row for row in rows if row["split"] == "speed"], "learning_rate")
-    )
+    speeds = make_rows(rows).where(split="speed")
+    line = make_line("learning rate", collect_learners(speeds, "learning_rate"))
     varies = len(set(line.means.tolist())) > 1
     chart = Curves("learning rate", "outer step", "learning rate", [line], may_be_logarithmic=False)
     return [chart] if varies else []
@@ -60,7 +61,7 @@ def make_rate_chart(rows: Rows) -> list[Curves]:
 
 def choose_metrics(rows: Rows) -> list[str]:
     """Return the metrics in these lines, the one to show first."""
-    keys = dict.fromkeys(key for row in (rows[0:1] + rows[-1:]) for key in row)
+    keys = dict.fromkeys(key for row in (*rows[:1], *rows[-1:]) for key in row)
     names = [
         key
         for key in keys
@@ -88,17 +89,8 @@ def make_validation_line(rows: Rows, metric: str, label: str = "validation, adap
 
 def collect_learners(rows: Rows, metric: str) -> Learners:
     """Return what every learner had at each step that has the metric; NaN where one has nothing finite."""
-    rows = [row for row in rows if metric in row]
-    learners: dict[tuple[int, int], dict[int, float]] = {
-        (row.get("replica", 0), row.get("member", 0)): {} for row in rows
-    }
-    for row in rows:
-        value = to_number(row[metric])
-        learners[row.get("replica", 0), row.get("member", 0)][row["step"]] = value
-    steps = sorted({row["step"] for row in rows})
-    values = [[curve.get(step, np.nan) for step in steps] for curve in learners.values()]
-    array = np.array(values, np.float64).reshape(len(learners), len(steps))
-    return Learners(np.array(steps, np.float64), np.where(np.isfinite(array), array, np.nan))
+    steps, values = tabulate(make_rows(rows), metric)
+    return Learners(steps.astype(np.float64), values)
 
 
 def summarise_learners(

@@ -81,7 +81,7 @@ def name_page(sweeps: int, runs: int) -> str:
 def write_page(path: Path, text: str) -> None:
     """Write a report as one step; see `check_place` for what is refused."""
     check_place(path)
-    files.write_text(path, text)
+    files.write_output(path, text.encode())
 
 
 def check_place(path: Path) -> None:

@@ -3,8 +3,9 @@
 Every gap becomes a plain sentence, so that a report can say what it does not show. Imports no jax.
 """
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,8 @@ from metarun import config, errors
 from metarun.finished import run_names
 from metarun.finished.finished_run import read_result
 from metarun.reports.outcome_tables import describe_headline, make_groups_table, make_outcome_table
-from metarun.runs import directory
+from metarun.runs import damaged_lines, directory, manifest, regular_files, seals
+from metarun.runs.metric_rows import Rows, make_rows
 from metarun.runs.run_status import RunStatus, read_status
 
 
@@ -26,7 +28,7 @@ class RunRecord(NamedTuple):
     standing: RunStatus
     environment: dict[str, Any]
     result: dict[str, Any] | None  # None: the run is not finished, or its result is damaged
-    rows: list[dict[str, Any]]  # the readable lines of metrics.jsonl
+    rows: Rows  # the readable lines of metrics.jsonl
     pictures: dict[str, bytes]  # {file name: PNG}
     gaps: list[str]  # what is missing or damaged, one sentence each
 
@@ -35,7 +37,7 @@ class RunRecord(NamedTuple):
         """The stages in the order of the run."""
         configured = [get_stage_name(stage) for stage in list_stages(self.config)]
         measured = list((self.result or {}).get("stages", {}))
-        seen = [row["stage"] for row in self.rows]
+        seen = self.rows.list_values("stage")
         return list(dict.fromkeys([*configured, *measured, *seen]))
 
     @property
@@ -66,7 +68,7 @@ def read_records(paths: Sequence[Path]) -> list[RunRecord]:
     """Read what is there of some runs. Several runs are called by what tells them apart.
 
     Raises:
-      CheckpointError: one is no run.
+      CheckpointError: one is no run, or its config is not the one that it was trained with.
     """
     records = [read_record(path) for path in paths]
     if len(records) == 1:
@@ -93,8 +95,29 @@ def read_record(path: Path) -> RunRecord:
         read_outcome(path, gaps),
         read_rows(path / directory.METRICS, gaps),
         read_picture_files(sorted(path.glob("pictures/*.png")), gaps),
-        gaps,
+        note_checkpoints(path, gaps),
     )
+
+
+def note_checkpoints(path: Path, gaps: list[str]) -> list[str]:
+    """Return the gaps, with one more for each damaged manifest, and for lines that are not those of the newest one."""
+    lines: list[tuple[int, str]] = []  # how long metrics.jsonl was at a checkpoint, and its digest
+    for checkpoint in seals.list_checkpoints(path):
+        try:
+            facts = manifest.read(checkpoint).facts
+        except errors.CheckpointError as error:
+            gaps.append(f"{checkpoint.relative_to(path)}: {error.what}.")
+            continue
+        size, digest = facts.get("metrics_bytes"), facts.get("metrics_sha256")
+        if type(size) is int and size > 0 and isinstance(digest, str):
+            lines.append((size, digest))
+    with contextlib.suppress(OSError, ValueError, errors.StorageError):
+        size, digest = max(lines)
+        if damaged_lines.hash_file(path / directory.METRICS, size).hexdigest() != digest:
+            gaps.append(
+                "metrics.jsonl is not what was written in the training, and the curves may be other ones."
+            )
+    return gaps
 
 
 def name_run(path: Path) -> str:
@@ -107,11 +130,10 @@ def read_settings(path: Path, gaps: list[str]) -> tuple[str, dict[str, Any]]:
     """Return config.yaml as text and as a tree of plain values, as far as both can be had."""
     try:
         text = directory.read_config(path)
-    except errors.CheckpointError:
-        raise
-    except errors.MetarunError as error:
-        gaps.append(f"config.yaml cannot be read: {error.what}.")
+    except directory.UnreadableConfigError as error:
+        gaps.append(f"config.yaml is not shown: {error.what}.")
         return "", {}
+    seals.check(path)
     try:
         return text, config.document(config.load(path / directory.CONFIG))
     except errors.MetarunError as error:
@@ -132,15 +154,11 @@ def read_standing(path: Path, gaps: list[str]) -> RunStatus:
 def read_object(file: Path, gaps: list[str]) -> dict[str, Any]:
     """Return the JSON object in a file; an empty one if there is none."""
     try:
-        content = json.loads(file.read_text("utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError("it is no JSON object")
+        return regular_files.read_sealed(file)
     except FileNotFoundError:
         gaps.append(f"{file.name} is missing.")
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         gaps.append(f"{file.name} cannot be read: {error}.")
-    else:
-        return content
     return {}
 
 
@@ -152,6 +170,8 @@ def read_outcome(path: Path, gaps: list[str]) -> dict[str, Any] | None:
         return result
     except (KeyError, TypeError, AttributeError, ValueError):
         gaps.append("result.json cannot be used: its layout is not that of metarun.")
+    except directory.UnreadableConfigError as error:
+        gaps.append(f"result.json cannot be used: {error.what}.")
     except errors.CheckpointError:
         gaps.append("There is no result yet: the run is not finished, or was stopped.")
     except errors.MetarunError as error:
@@ -159,20 +179,31 @@ def read_outcome(path: Path, gaps: list[str]) -> dict[str, Any] | None:
     return None
 
 
-def read_rows(file: Path, gaps: list[str]) -> list[dict[str, Any]]:
+def read_rows(file: Path, gaps: list[str]) -> Rows:
     """Return the lines that can be read. The last line may be half written, and others damaged."""
+    damaged, half = 0, False
+
+    def select_usable(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+        nonlocal damaged, half
+        for line in lines:
+            half = not line.endswith(b"\n")
+            row = None if half else parse_row(line)
+            damaged += row is None and not half
+            if row:
+                yield row
+
     try:
-        *lines, rest = file.read_bytes().split(b"\n")
+        with regular_files.open_file(file) as content:
+            rows = make_rows(select_usable(regular_files.read_lines(content)))
     except FileNotFoundError:
         gaps.append("metrics.jsonl is missing, so there are no curves.")
-        return []
-    except OSError as error:
-        gaps.append(f"metrics.jsonl cannot be read: {error.strerror}.")
-        return []
-    rows = [row for row in map(parse_row, lines) if row]
-    if rest:
+        return make_rows([])
+    except (OSError, ValueError) as error:
+        gaps.append(f"metrics.jsonl cannot be read: {error}.")
+        return make_rows([])
+    if half:
         gaps.append("The last line of metrics.jsonl is half written, and is left out.")
-    if damaged := len(lines) - len(rows):
+    if damaged:
         gaps.append(f"{damaged:,} damaged line{'s' * (damaged > 1)} of metrics.jsonl left out.")
     if not rows:
         gaps.append("metrics.jsonl has no lines yet, so there are no curves.")
@@ -196,9 +227,9 @@ def read_picture_files(files: Sequence[Path], gaps: list[str]) -> dict[str, byte
     pictures = {}
     for file in files:
         try:
-            content = file.read_bytes()
-        except OSError as error:
-            gaps.append(f"{file.name} cannot be read: {error.strerror}.")
+            content = regular_files.read_bytes(file)
+        except (OSError, ValueError) as error:
+            gaps.append(f"{file.name} cannot be read: {error}.")
             continue
         if content.startswith(b"\x89PNG\r\n\x1a\n") and b"IEND" in content[-12:]:
             pictures[file.name] = content

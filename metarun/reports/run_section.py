@@ -5,11 +5,14 @@ import datetime
 import statistics
 from typing import Any, NamedTuple
 
+from metarun import errors
 from metarun.finished import ceiling, costs
 from metarun.reports import learning_curves, outcome_tables, repetition
 from metarun.reports.charts import Chart, to_number
 from metarun.reports.outcome_tables import Table
 from metarun.reports.run_record import RunRecord, get_object, get_stage_name, list_stages
+from metarun.runs import manifest
+from metarun.runs.metric_rows import index_learners
 
 
 class Picture(NamedTuple):
@@ -91,7 +94,7 @@ def list_left_out(record: RunRecord) -> list[str]:
     """Return what this page leaves out, one sentence each. What is missing or damaged is in `record.gaps`."""
     sentences = []
     for stage in record.stage_names:
-        steps = {row["step"] for row in record.rows if row["stage"] == stage}
+        steps = set(record.rows.where(stage=stage).list_values("step"))
         if len(steps) < 2:
             what = "one step of it" if steps else "no step of it"
             sentences.append(f"Stage {stage} has no curves: {what} is written down.")
@@ -135,7 +138,7 @@ def list_group_charts(record: RunRecord, identity: str) -> dict[str, Chart]:
 
 def describe_bands(record: RunRecord) -> str:
     """Return what the bands of the curves are."""
-    learners = {(row.get("replica", 0), row.get("member", 0)) for row in record.rows}
+    learners, _ = index_learners(record.rows)
     if len(learners) > 1:
         band = f"the bands reach from the lowest to the highest of {len(learners)} learners (replicas and members)"
     else:
@@ -199,11 +202,16 @@ def tabulate_cost(record: RunRecord) -> Table:
     rows = []
     for stage in record.stage_names:
         steps = [
-            int(path.name) for path in record.path.glob(f"checkpoints/{stage}/*") if path.name.isdecimal()
+            step
+            for path in record.path.glob(f"checkpoints/{stage}/*")
+            if (step := manifest.parse_step(path.name)) is not None
         ]
         if not steps:
             continue
-        cost = costs.read_cost(record.path, stage, max(steps), 0.0, count_learners(record, stage))
+        try:
+            cost = costs.read_cost(record.path, stage, max(steps), 0.0, count_learners(record, stage))
+        except errors.CheckpointError:  # one of the gaps of the record
+            continue
         seconds = cost.seconds
         pace = cost.steps / seconds if seconds and cost.steps else None
         rows.append(
@@ -222,7 +230,7 @@ def tabulate_cost(record: RunRecord) -> Table:
 
 def count_learners(record: RunRecord, stage: str) -> int:
     """Return how many learners a stage has: replicas times members."""
-    learners = {(row.get("replica", 0), row.get("member", 0)) for row in record.rows if row["stage"] == stage}
+    learners, _ = index_learners(record.rows.where(stage=stage))
     return max(1, len(learners))
 
 
@@ -230,7 +238,7 @@ def describe_time(record: RunRecord) -> list[tuple[str, str]]:
     """Return (name, value) of how the run stands, when it began and ended, its speed, and its memory."""
     standing, began = record.standing, record.environment.get("time")
     place = f", step {count(standing.step)} of stage {standing.stage}" if standing.step is not None else ""
-    speeds = [row for row in record.rows if row["split"] == "speed"]
+    speeds = list(record.rows.where(split="speed"))
     pace = [value for row in speeds if (value := to_number(row.get("tasks_per_second"))) > 0]
     peaks = [row["memory_peak_bytes"] for row in speeds if "memory_peak_bytes" in row]
     lines = [

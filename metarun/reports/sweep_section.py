@@ -11,6 +11,7 @@ from metarun.reports.charts import Chart, Dot, Dots, to_number
 from metarun.reports.outcome_tables import Table, format_interval
 from metarun.reports.repetition import Command
 from metarun.reports.run_record import get_object, read_object, read_picture_files
+from metarun.runs import regular_files
 
 SWEEP, RANKING, WINNER = "sweep.json", "ranking.json", "winner.yaml"
 BASE = "sweep.yaml"  # what the reader saves the config as
@@ -48,7 +49,6 @@ def read_sweep(path: Path, identity: str) -> SweepSection:
     """Read what is there of a sweep; all but the directory may be missing or damaged."""
     gaps: list[str] = []
     request, ranking = read_object(path / SWEEP, gaps), read_object(path / RANKING, gaps)
-    winner = path / WINNER
     pictures = read_picture_files(sorted(path.glob("*.png")), gaps)
     section = SweepSection(
         identity,
@@ -60,7 +60,7 @@ def read_sweep(path: Path, identity: str) -> SweepSection:
         {},
         pictures,
         json.dumps(get_object(request, "config"), indent=1, ensure_ascii=False),
-        winner.read_text("utf-8", "replace") if winner.is_file() else "",
+        read_winner(path / WINNER, gaps),
         list_commands(path, request),
         gaps,
     )
@@ -69,6 +69,17 @@ def read_sweep(path: Path, identity: str) -> SweepSection:
     except (KeyError, TypeError, AttributeError, IndexError, ValueError):
         gaps.append("ranking.json cannot be used: its layout is not that of metarun.")
         return section
+
+
+def read_winner(file: Path, gaps: list[str]) -> str:
+    """Return the config of the winner; "" if there is none, or it cannot be read."""
+    try:
+        return regular_files.read_text(file)
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError) as error:
+        gaps.append(f"{file.name} cannot be read: {error}.")
+        return ""
 
 
 def describe_request(path: Path, request: dict[str, Any], ranking: dict[str, Any]) -> list[str]:

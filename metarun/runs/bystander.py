@@ -1,7 +1,6 @@
 """The run directory as all processes of a run but the first see it: they write nothing and lock nothing."""
 
 import contextlib
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -18,7 +17,7 @@ class Bystander(RunDirectory):
 
     def __init__(self, path: Path) -> None:
         self.path, self.resumed = path, False
-        self.log = Path(os.devnull)
+        self.log = None
         self.metrics = cast(MetricsFile, UnwrittenMetrics())
 
     def write_config(self, text: str) -> None:
@@ -51,6 +50,9 @@ class Bystander(RunDirectory):
     def close(self) -> None:
         """Release nothing."""
 
+    def _remove_unused(self) -> None:
+        """Remove nothing."""
+
 
 class UnwrittenMetrics:
     """A metrics.jsonl that another process writes."""
@@ -64,6 +66,10 @@ class UnwrittenMetrics:
 
     def sync(self) -> None:
         """Wait for nothing."""
+
+    def digest(self) -> str:
+        """Return nothing."""
+        return ""
 
     def truncate(self, size: int) -> None:
         """Remove nothing."""

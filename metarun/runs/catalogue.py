@@ -1,5 +1,6 @@
 """Which run directories there are below a folder, and which of them somebody means by a name."""
 
+import contextlib
 import datetime
 import difflib
 import os
@@ -60,7 +61,8 @@ def read_time(run: Path) -> datetime.datetime:
     """Return when a run was begun: the time in its name, which copying keeps, else that of its config."""
     if directory.has_stamp(run):
         stamp = run.name.rpartition("-")[0]
-        return datetime.datetime.strptime(f"{stamp}+0000", "%Y%m%d-%H%M%S%z")
+        with contextlib.suppress(ValueError):  # such as a month 13
+            return datetime.datetime.strptime(f"{stamp}+0000", "%Y%m%d-%H%M%S%z")
     seconds = next((file.stat().st_mtime for file in (run / directory.CONFIG, run) if file.exists()), 0.0)
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
 
@@ -74,7 +76,7 @@ def resolve(path: Path | str, root: Path = ROOT, *, newest: bool = True) -> Path
     """Return the run, or the RUN/checkpoints/<stage>/<step>, that somebody means.
 
     Besides a path, RUN may be `latest`, a folder of runs below the root, with or without `runs/` before it, the name
-    of a run, or the beginning of either; also the four digits at the end of a run's name.
+    of a run, or the beginning of either; also the digits at the end of a run's name.
 
     Args:
       newest: whether a folder with several runs, such as runs/<config name>, means the newest of them.
@@ -84,14 +86,30 @@ def resolve(path: Path | str, root: Path = ROOT, *, newest: bool = True) -> Path
       UsageError: there are several.
     """
     path = Path(path)
-    whole = path.resolve()
-    if (path / directory.CONFIG).exists() or (whole.exists() and whole.parent.parent.name == "checkpoints"):
-        return path
+    with files.storage_errors(path):
+        whole = follow_links(path)
+        if (path / directory.CONFIG).exists() or (
+            whole.exists() and whole.parent.parent.name == "checkpoints"
+        ):
+            return path
     if path.parent.parent.name == "checkpoints":
         return resolve(path.parents[2], root, newest=newest) / path.relative_to(path.parents[2])
     runs = [folder.path for folder in list_folders(root) if folder.problem is None]
     runs = [run for run in runs if (run / directory.CONFIG).is_file()]
     return choose(path, name_below(path, root), runs, root, newest)
+
+
+def follow_links(path: Path) -> Path:
+    """Return the place that a path means, which need not exist.
+
+    Raises:
+      CheckpointError: its links lead back to themselves.
+    """
+    try:
+        return path.resolve()
+    except RuntimeError as error:
+        what, remedy = "there is no run here: the links lead back to themselves", "check the links"
+        raise errors.CheckpointError(what, str(path), remedy) from error
 
 
 def name_below(path: Path, root: Path) -> str:

@@ -10,20 +10,27 @@ So the folder of a step is whole unless something outside damaged it, and then i
 import contextlib
 import json
 import logging
-import shutil
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from metarun import errors
 from metarun.base import PyTree
-from metarun.runs import files, manifest, state_files, strict_json
-from metarun.runs.manifest import Checkpoint, Leaf
+from metarun.runs import files, manifest, saved_arrays, state_files, strict_json
+from metarun.runs.manifest import Checkpoint, Sealed, Skipped
 
 START = 0  # the step of a checkpoint that has the weights of another run, which a stage starts from
+
+NOTHING: Sealed = MappingProxyType({})  # what a checkpoint outside of any run holds of its run
+ASK = (
+    "restore it, name another one (RUN/checkpoints/STAGE/STEP), or let an older one stand in: --allow-older of the "
+    "commands that open a run, allow_older=True in Python"
+)
 
 logger = logging.getLogger("metarun")
 
@@ -36,11 +43,12 @@ class Checkpoints:
     is training can be read.
     """
 
-    def __init__(self, folder: Path, keep: int = 1) -> None:
+    def __init__(self, folder: Path, keep: int = 1, sealed: Sealed = NOTHING) -> None:
         if keep < 1:
             raise ValueError(f"keep must be at least 1, not {keep}")
         self.folder = folder.absolute()  # Orbax takes only absolute paths
         self.keep = keep
+        self.sealed = sealed  # what each checkpoint that is saved holds of its run; see `seals`
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._cleaned = False  # whether the leftovers of a killed process are removed
@@ -65,7 +73,8 @@ class Checkpoints:
             name: leaf for group in arrays.values() for name, leaf in state_files.describe(group).items()
         }
         facts = json.loads(strict_json.encode(facts))  # a copy, because the caller may go on changing its own
-        checkpoint = Checkpoint(self.folder / str(step), self.folder.name, step, best, facts, leaves, {})
+        path, stage = self.folder / str(step), self.folder.name
+        checkpoint = Checkpoint(path, stage, step, best, facts, leaves, {}, self.sealed)
         self._thread = threading.Thread(target=self._save, args=(checkpoint, arrays), name="checkpoint")
         self._thread.start()
 
@@ -87,42 +96,60 @@ class Checkpoints:
         except Exception as failure:
             if kind is None:
                 raise
-            logger.warning("%s", failure)  # the error that ended the `with` matters more
+            # The error that ended the `with` matters more.
+            what = f"{failure.what}: {failure.where}" if isinstance(failure, errors.MetarunError) else failure
+            logger.warning("the checkpoint is not saved: %s", what)
 
     def clear(self) -> None:
         """Remove every checkpoint of the stage, because it is going to be trained again from its start.
 
         A start that came from another run stays.
+
+        Raises:
+          StorageError: one of them cannot be removed; it would be taken for one of the new training.
         """
         self.wait()
         if START not in self.steps():
-            shutil.rmtree(self.folder, ignore_errors=True)
+            files.remove(self.folder)
         for step in set(self.steps()) - {START}:
-            shutil.rmtree(self.folder / str(step), ignore_errors=True)
+            files.remove(self.folder / str(step))
         self._cleaned = False
 
     def steps(self) -> list[int]:
-        """Return the steps that have a folder, oldest first. Whether they are valid is for `verify` to say."""
-        with files.storage_errors(self.folder):
-            names = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
-        return sorted(int(name) for name in names if name.isdecimal())
+        """Return the steps that have a folder, oldest first. Whether they are valid is for `verify` to say.
 
-    def newest_valid(self) -> Checkpoint | None:
+        What is no folder, such as a link to nowhere, and a name that is not its number again, such as 007, is ignored.
+        """
+        with files.storage_errors(self.folder):
+            entries = list(self.folder.iterdir()) if self.folder.is_dir() else []
+            steps = [manifest.parse_step(path.name) for path in entries if path.is_dir()]
+        return sorted(step for step in steps if step is not None)
+
+    def newest_valid(self, allow_older: bool = True) -> Checkpoint | None:
         """Return the newest checkpoint that verifies, or None. One logged warning names the damaged ones after it.
+
+        Args:
+          allow_older: whether damaged ones may be passed over; `Checkpoint.skipped` has them.
 
         Raises:
           OldCheckpointError: it was written by an older version of metarun.
+          CheckpointError: the newest one is damaged, and may not be passed over.
         """
-        return self._find_newest(lambda checkpoint: True)
+        return self._find_newest(lambda checkpoint: True, allow_older)
 
-    def best_valid(self) -> Checkpoint | None:
-        """Return the newest checkpoint that is marked best and verifies, or None; see `newest_valid`."""
-        return self._find_newest(lambda checkpoint: checkpoint.best)
+    def best_valid(self, allow_older: bool = True) -> Checkpoint | None:
+        """Return the newest checkpoint that is marked best and verifies, or None; see `newest_valid`.
 
-    def _find_newest(self, accept: Callable[[Checkpoint], bool]) -> Checkpoint | None:
+        Nobody knows whether one was the best whose manifest is damaged, so it counts as one that was.
+        """
+        return self._find_newest(lambda checkpoint: checkpoint.best, allow_older)
+
+    def _find_newest(self, accept: Callable[[Checkpoint], bool], allow_older: bool) -> Checkpoint | None:
         self.wait()
-        newest, damages = None, []
-        for path in [self.folder / str(step) for step in reversed(self.steps())]:
+        newest, skipped, tried, left = None, list[Skipped](), set[int](), self.steps()
+        while left:
+            tried.add(step := left.pop())
+            path = self.folder / str(step)
             try:
                 if accept(manifest.read(path)):
                     newest = manifest.verify(path)
@@ -130,13 +157,17 @@ class Checkpoints:
             except manifest.OldCheckpointError:
                 raise  # it is not damaged: to skip it would train again what is there
             except errors.CheckpointError as error:
-                # The process that trains the run may have removed it just now, and saved a newer one.
+                # The process that trains the run may have removed it just now, and added others.
                 if not path.exists():
-                    return self._find_newest(accept)
-                damages.append(f"{error.where}: {error.what}")
-        if damages:
-            logger.warning("skipped %d damaged: %s", len(damages), "; ".join(damages))
-        return newest
+                    left = sorted(set(self.steps()) - tried)
+                    continue
+                if not allow_older:
+                    raise errors.CheckpointError(error.what, error.where, ASK) from error
+                skipped.append(Skipped(path, error.what))
+        if skipped:
+            said = "; ".join(f"{path}: {why}" for path, why in skipped)
+            logger.warning("skipped %d damaged: %s", len(skipped), said)
+        return newest._replace(skipped=tuple(skipped)) if newest else None
 
     def _save(self, checkpoint: Checkpoint, arrays: dict[str, dict[str, np.ndarray]]) -> None:
         """Build the checkpoint aside, publish it, and remove old ones. Runs in the background thread."""
@@ -151,7 +182,8 @@ class Checkpoints:
                     manifest.write(checkpoint._replace(path=aside))
                     self._publish(aside, checkpoint.path)
                 except BaseException:
-                    shutil.rmtree(aside, ignore_errors=True)
+                    files.discard(aside)
+                    self._cleaned = False  # threads of Orbax may go on for a moment, and make it again
                     raise
                 self._retire(checkpoint.step)
         except BaseException as failure:
@@ -160,18 +192,24 @@ class Checkpoints:
     def _clean(self) -> None:
         """Remove, once, what a killed process left behind."""
         if not self._cleaned:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            files.make_folder(self.folder, self.folder.parents[1])
             for leftover in self.folder.glob(f"{files.TEMPORARY}*"):
-                shutil.rmtree(leftover, ignore_errors=True)
+                files.discard(leftover)
             self._cleaned = True
 
     def _publish(self, aside: Path, path: Path) -> None:
-        """Give a complete checkpoint its name; one that has this name already is replaced."""
-        replaced = path.rename(files.temporary_beside(path)) if path.exists() else None
-        aside.rename(path)
+        """Give a complete checkpoint its name; what has this name already is replaced, a link to nowhere, too."""
+        replaced = path.rename(files.temporary_beside(path)) if os.path.lexists(path) else None
+        try:
+            aside.rename(path)
+        except OSError:
+            if replaced is not None:
+                replaced.rename(path)
+            raise
         files.sync(self.folder)
         if replaced is not None:
-            shutil.rmtree(replaced, ignore_errors=True)
+            files.discard(replaced)
 
     def _retire(self, newest: int) -> None:
         """Remove all but the newest `keep`, the newest best and the start, counted back from the step just saved.
@@ -186,7 +224,7 @@ class Checkpoints:
         kept = {START, *past[-self.keep :], *[step for step in past if best[step]][-1:]}
         for step in set(self.steps()) - kept:
             path = self.folder / str(step)
-            shutil.rmtree(path.rename(files.temporary_beside(path)), ignore_errors=True)
+            files.discard(path.rename(files.temporary_beside(path)))
 
 
 def load_weights(checkpoint: Checkpoint, template: PyTree) -> PyTree:
@@ -197,7 +235,7 @@ def load_weights(checkpoint: Checkpoint, template: PyTree) -> PyTree:
     Raises:
       CheckpointError: one side lacks a leaf, or the two differ in its shape or dtype. The message names the leaf.
     """
-    return _load(checkpoint, manifest.WEIGHTS, template)
+    return saved_arrays.restore(checkpoint, manifest.WEIGHTS, template)
 
 
 def load_memory(checkpoint: Checkpoint, template: PyTree) -> PyTree:
@@ -206,43 +244,49 @@ def load_memory(checkpoint: Checkpoint, template: PyTree) -> PyTree:
     Raises:
       CheckpointError: as `load_weights`, or the checkpoint was published without it.
     """
-    return _load(checkpoint, manifest.MEMORY, template)
+    return saved_arrays.restore(checkpoint, manifest.MEMORY, template)
 
 
-def open_checkpoint(path: Path, stage: str | None = None) -> Checkpoint:
+def open_checkpoint(path: Path, stage: str | None = None, allow_older: bool = True) -> Checkpoint:
     """Return the checkpoint that a user means by a run or by `RUN/checkpoints/<stage>/<step>`, after verifying it.
 
     For a run this is the newest valid one of `stage`, which may be left out if the run has only one stage.
+
+    Args:
+      allow_older: as of `Checkpoints.newest_valid`.
 
     Raises:
       CheckpointError: there is none, or the one that was asked for is damaged.
     """
     path = path.resolve()
-    if path.name.isdecimal() and path.parent.parent.name == "checkpoints":
+    if manifest.parse_step(path.name) is not None and path.parent.parent.name == "checkpoints":
         return manifest.verify(path)
     stages = sorted(folder.name for folder in path.glob("checkpoints/*") if folder.is_dir())
     if stage is None and len(stages) > 1:
         remedy = f"name one of its stages: {', '.join(stages)}"
         raise errors.CheckpointError("the run has several stages", str(path), remedy)
     chosen = stage if stage is not None else next(iter(stages), None)
-    newest = Checkpoints(path / "checkpoints" / chosen).newest_valid() if chosen in stages else None
+    saved = Checkpoints(path / "checkpoints" / chosen) if chosen in stages else None
+    newest = saved.newest_valid(allow_older) if saved else None
     if newest is None:
         raise _missing_checkpoint(path, chosen, [name for name in stages if name != chosen])
     return newest
 
 
-def open_evaluated(path: Path, stage: str, kind: str) -> Checkpoint:
+def open_evaluated(path: Path, stage: str, kind: str, allow_older: bool = False) -> Checkpoint:
     """Return the checkpoint of a stage that a run is evaluated with, after verifying it.
 
     Args:
       path: the run directory.
       kind: "best" on the validation split, if one was marked so; or "last".
+      allow_older: as of `Checkpoints.newest_valid`.
 
     Raises:
-      CheckpointError: there is none.
+      CheckpointError: there is none, or the one that would be it is damaged.
     """
-    best = Checkpoints(path / "checkpoints" / stage).best_valid() if kind == "best" else None
-    return best or open_checkpoint(path, stage)
+    saved = Checkpoints(path / "checkpoints" / stage)
+    best = saved.best_valid(allow_older) if kind == "best" else None
+    return best or open_checkpoint(path, stage, allow_older)
 
 
 def _missing_checkpoint(path: Path, stage: str | None, others: list[str]) -> errors.CheckpointError:
@@ -251,29 +295,3 @@ def _missing_checkpoint(path: Path, stage: str | None, others: list[str]) -> err
         what = f"there is no valid checkpoint of the stage {stage}"
     remedy = f"name a stage that has one, such as {others[0]}" if others else "give another run"
     return errors.CheckpointError(what, str(path), f"go on with `metarun train --resume`, or {remedy}")
-
-
-def _load(checkpoint: Checkpoint, folder: str, template: PyTree) -> PyTree:
-    """Return the tree of one of the two folders of a checkpoint."""
-    leaves, structure = state_files.flatten(folder, template)
-    expected = state_files.describe(leaves)
-    saved = {name: leaf for name, leaf in checkpoint.leaves.items() if name.startswith(folder)}
-    _refuse_difference(checkpoint, saved, expected)
-    arrays = state_files.read(checkpoint.path / folder, leaves)
-    _refuse_difference(checkpoint, state_files.describe(arrays), expected)
-    return structure.unflatten(arrays[name] for name in expected)
-
-
-def _refuse_difference(checkpoint: Checkpoint, saved: dict[str, Leaf], expected: dict[str, Leaf]) -> None:
-    """Raise CheckpointError about the first leaf that is not the same on both sides."""
-    for name in sorted(saved.keys() | expected.keys()):
-        if saved.get(name) != expected.get(name):
-            there, here = format_leaf(saved.get(name)), format_leaf(expected.get(name))
-            what = f"{name} is {there} in the checkpoint, and {here} in this program"
-            remedy = "use the config that the run was trained with, or another run"
-            raise errors.CheckpointError(what, str(checkpoint.path), remedy)
-
-
-def format_leaf(leaf: Leaf | None) -> str:
-    """Return the dtype and the shape of a leaf: float32[5, 64]."""
-    return "missing" if leaf is None else f"{leaf.dtype}{list(leaf.shape)}"

@@ -7,14 +7,13 @@ A run is opened with the code that lies where its config says, and only if it st
 run: they are there to be looked at, and to be put back.
 """
 
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from metarun import errors, outside
 from metarun.outside import Code
-from metarun.runs import files
+from metarun.runs import files, regular_files
 
 FOLDER, HASHES = "code", "hashes.json"
 
@@ -76,12 +75,11 @@ def write(path: Path, codes: Iterable[Code]) -> None:
         folder = f"{folder}.{taken}" if taken else folder
         for name, content in code.files.items():
             file = path / FOLDER / folder / name
-            with files.storage_errors(file):
-                file.parent.mkdir(parents=True, exist_ok=True)
+            files.make_folder(file.parent, path)
             files.write_bytes(file, content)
         records.append({"kind": code.kind, "name": code.name, "sha256": code.digest, "folder": folder})
     if records:
-        files.write_json(path / FOLDER / HASHES, {"codes": records})
+        files.write_sealed(path / FOLDER / HASHES, {"codes": records})
 
 
 def read_records(path: Path) -> list[dict[str, str]]:
@@ -93,7 +91,7 @@ def read_records(path: Path) -> list[dict[str, str]]:
     file = path / FOLDER / HASHES
     with files.storage_errors(file):
         try:
-            records = json.loads(file.read_text("utf-8"))["codes"]
+            records = regular_files.read_sealed(file)["codes"]
             keys = ("kind", "name", "sha256", "folder")
             if not all(isinstance(record[key], str) for record in records for key in keys):
                 raise ValueError("a value is no text")
@@ -101,7 +99,7 @@ def read_records(path: Path) -> list[dict[str, str]]:
                 raise ValueError("a kind is unknown")
         except (FileNotFoundError, NotADirectoryError):
             return []
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             what = f"the hashes of the run's own code cannot be read: {error}"
             raise errors.DataError(what, str(file), "restore the file, or train again") from error
     return list(records)

@@ -10,7 +10,6 @@ import fcntl
 import io
 import os
 import re
-import secrets
 import shutil
 import time
 from collections.abc import Collection, Mapping
@@ -19,25 +18,40 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metarun import errors
-from metarun.runs import environment, files, process_identity
+from metarun import errors, outside
+from metarun.runs import environment, files, process_identity, regular_files, seals
 from metarun.runs.metrics import MetricsFile
+from metarun.runs.seals import Sealed
 
 if TYPE_CHECKING:
     from metarun.runs.checkpoints import Checkpoints
 
 CONFIG, STATUS, METRICS, RESULT = "config.yaml", "status.json", "metrics.jsonl", "result.json"
 LOG, LOCK, ENVIRONMENT, SOURCES = "log.txt", "lock", "environment.json", "sources.json"
+FILES = (CONFIG, STATUS, METRICS, RESULT, LOG, LOCK, ENVIRONMENT, SOURCES)
+CHECKPOINTS = "checkpoints"
+FOLDERS = (CHECKPOINTS, "episodes", "pictures", "sinks", "code", "tensorboard", "wandb")
+
+# What refuses a run. If nothing is trained yet, its directory goes.
+REFUSALS = (errors.ConfigError, errors.CheckpointError, errors.DataError, errors.UsageError)
 
 STATUS_SECONDS = 10.0  # at least, between two renewals of status.json
 
-_NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
+_NAME = re.compile("[0-9]{8}-[0-9]{6}-[0-9a-f]{4}([0-9a-f]{4})?")  # four digits: of an older version
 
 
-def make_path(config_name: str, root: Path = Path("runs")) -> Path:
-    """Return the path for a new run of a config: `runs/<config name>/<UTC time>-<4 hex>`. Creates nothing."""
-    now = datetime.datetime.now(datetime.UTC)
-    return files.child(root, config_name) / f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+class UnreadableConfigError(errors.CheckpointError):
+    """There is a run, and its config.yaml is no text file of a sensible size."""
+
+
+def remove_empty(path: Path) -> None:
+    """Remove the folder of a run, and the two above it, as far as they are empty and have the names of such folders."""
+    with contextlib.suppress(OSError):
+        if path.is_dir():
+            path.rmdir()
+        if has_stamp(path):
+            path.parent.rmdir()
+            path.parent.parent.rmdir()
 
 
 def find_newest(config_name: str, root: Path = Path("runs")) -> Path | None:
@@ -48,7 +62,7 @@ def find_newest(config_name: str, root: Path = Path("runs")) -> Path | None:
 
 
 def has_stamp(run: Path) -> bool:
-    """Return whether a run has the name that `make_path` gives it."""
+    """Return whether a run has the name that `new_run` gives it."""
     return bool(_NAME.fullmatch(run.name))
 
 
@@ -70,14 +84,14 @@ def read_config(path: Path) -> str:
 
     Raises:
       CheckpointError: there is no run.
-      ConfigError: the config is damaged.
+      UnreadableConfigError: the config is no text file, or is too large.
     """
     with files.storage_errors(path):
         try:
-            return (path / CONFIG).read_text("utf-8")
-        except UnicodeDecodeError as error:
-            remedy = "restore the file, or train again"
-            raise errors.ConfigError("the file is not UTF-8 text", str(path / CONFIG), remedy) from error
+            return regular_files.read_text(path / CONFIG)
+        except regular_files.UnreadableError as error:
+            what, remedy = f"the run's config cannot be read: {error}", "restore the file, or train again"
+            raise UnreadableConfigError(what, str(path / CONFIG), remedy) from error
         except (FileNotFoundError, NotADirectoryError) as error:
             remedy = "give the directory that `metarun train` printed last"
             raise errors.CheckpointError("there is no run here", str(path), remedy) from error
@@ -93,7 +107,8 @@ class RunDirectory:
     def __init__(self, path: Path, lock: int, resumed: bool) -> None:
         self.path = path
         self.resumed = resumed  # whether there was a run to go on with
-        self.log = path / LOG
+        self.log: Path | None = path / LOG  # None: another process writes it
+        self._sealed: Sealed | None = None  # what checkpoints hold of the run; None: not looked at yet
         self._lock = lock
         self._written = -STATUS_SECONDS  # when status.json was written
         self.metrics = MetricsFile(path / METRICS)
@@ -103,8 +118,8 @@ class RunDirectory:
         """Create a run directory. With `resume`, go on with the run that is there, if there is one.
 
         Raises:
-          RunDirectoryError: another process holds it, there is a run and `resume` is false, or the folder holds
-            something that is no run.
+          RunDirectoryError: another process holds it, there is a run and `resume` is false, the folder holds
+            something that is no run, or a link is where the run is to be written. `path` itself may be a link.
         """
         with files.storage_errors(path):
             try:
@@ -113,6 +128,7 @@ class RunDirectory:
                 what = "this is a file"
                 raise errors.RunDirectoryError(what, str(path), "choose another --run-dir") from error
         _refuse_foreign(path)
+        refuse_links(path)
         held = take_lock(path)
         try:
             resumed = _refuse_foreign(path)
@@ -126,8 +142,21 @@ class RunDirectory:
             raise
 
     def write_config(self, text: str) -> None:
-        """Write the resolved config. This makes the directory a run."""
+        """Write the resolved config. This makes the directory a run; its checkpoints accept the new config."""
+        if self.resumed:
+            seals.accept(self.path, CONFIG, text.encode())
         files.write_text(self.path / CONFIG, text)
+        self._sealed = None
+
+    @property
+    def sealed(self) -> Sealed:
+        """What the checkpoints and the result of this training hold of the run's files; see `seals`.
+
+        It is taken once they are written, so that a later edit is not sealed with them.
+        """
+        if self._sealed is None:
+            self._sealed = seals.take(self.path)
+        return self._sealed
 
     def read_config(self) -> str:
         """Return the resolved config that the run was started with."""
@@ -140,7 +169,7 @@ class RunDirectory:
         """
         file = self.path / ENVIRONMENT
         begun = environment.read_begin(file) if self.resumed else {}
-        files.write_json(file, environment.describe(argv, devices) | begun)
+        files.write_sealed(file, environment.describe(argv, devices) | begun)
 
     def write_status(
         self, status: str, stage: str | None = None, step: int | None = None, message: str | None = None
@@ -153,7 +182,7 @@ class RunDirectory:
             "updated": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             **process_identity.describe_process(),
         }
-        files.write_json(self.path / STATUS, content | ({"message": message} if message else {}))
+        files.write_sealed(self.path / STATUS, content | ({"message": message} if message else {}))
         self._written = time.monotonic()
 
     def renew_status(self, stage: str, step: int) -> None:
@@ -167,7 +196,7 @@ class RunDirectory:
 
     def write_sources(self, records: dict[str, Any]) -> None:
         """Write what the run has from other runs; see `stage_reference`."""
-        files.write_json(self.path / SOURCES, records)
+        files.write_sealed(self.path / SOURCES, records)
 
     def write_episodes(self, stage: str, split: str, values: Mapping[str, Any]) -> None:
         """Write the values of every episode, for pairwise comparisons. Equal values give equal bytes."""
@@ -177,38 +206,37 @@ class RunDirectory:
         content = io.BytesIO()
         np.savez(content, **arrays)
         path = files.child(self.path / "episodes", f"{stage}-{split}.npz")
-        with files.storage_errors(path):
-            path.parent.mkdir(exist_ok=True)
+        files.make_folder(path.parent, self.path)
         files.write_bytes(path, content.getvalue())
 
     def checkpoints(self, stage: str, keep: int) -> "Checkpoints":
         """Return the checkpoints of one stage, for writing and reading. Imports jax and orbax."""
         from metarun.runs.checkpoints import Checkpoints
 
-        return Checkpoints(files.child(self.path / "checkpoints", stage), keep)
+        return Checkpoints(files.child(self.path / CHECKPOINTS, stage), keep, self.sealed)
 
     def close(self) -> None:
-        """Release the lock, so that others may write here."""
-        self.metrics.close()
-        os.close(self._lock)
+        """Release the lock, so that others may write here. Raises StorageError."""
+        try:
+            self.metrics.close()
+        finally:
+            os.close(self._lock)
 
     def __enter__(self) -> "RunDirectory":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        if kind is not None and issubclass(kind, errors.ConfigError | errors.CheckpointError):
+    def __exit__(self, kind: object, error: BaseException | None, *_: object) -> None:
+        if isinstance(error, REFUSALS) or (error is not None and outside.has_failed(error)):
             self._remove_unused()
         self.close()
 
     def _remove_unused(self) -> None:
-        """Remove the directory of a refused run, and the folders that `make_path` named if nothing else is there."""
-        if self.resumed or (self.path / "checkpoints").exists():
+        """Remove the directory of a refused run, and the folders that `new_run` made if nothing else is there."""
+        if self.resumed or self.metrics.size():  # nothing is trained before the first line
             return
         with contextlib.suppress(OSError):
             shutil.rmtree(self.path)
-            if has_stamp(self.path):
-                self.path.parent.rmdir()
-                self.path.parent.parent.rmdir()
+            remove_empty(self.path)
 
 
 def _refuse_foreign(path: Path) -> bool:
@@ -233,10 +261,13 @@ def take_lock(path: Path) -> int:
     Raises:
       RunDirectoryError: another process holds it.
     """
+    descriptor = files.open_own(path / LOCK, os.O_RDWR)
     with files.storage_errors(path / LOCK):
-        descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(descriptor), os.lstat(path / LOCK)):
+                what, remedy = "another process has just removed this run", "call the command again"
+                raise errors.RunDirectoryError(what, str(path), remedy)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         except BlockingIOError as error:
@@ -254,4 +285,13 @@ def take_lock(path: Path) -> int:
 def _remove_leftovers(path: Path) -> None:
     """Remove what a killed process was about to rename. The next save removes leftovers of checkpoints."""
     for leftover in [*path.glob(f"{files.TEMPORARY}*"), *path.glob(f"episodes/{files.TEMPORARY}*")]:
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        files.remove(leftover)
+
+
+def refuse_links(path: Path) -> None:
+    """Refuse a run directory with a link, a pipe or a device where a run is written; see `files.refuse_links`.
+
+    A link inside the folder of a stage is none of them: it is no checkpoint unless it leads to one, and is replaced.
+    """
+    stages = [f"{CHECKPOINTS}/{stage}" for stage in files.list_folders(path / CHECKPOINTS)]
+    files.refuse_links(path, FILES, [*FOLDERS, *stages])

@@ -2,13 +2,14 @@
 
 import datetime
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from metarun.runs import regular_files
 
 PACKAGES = ("metarun", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -53,9 +54,9 @@ def describe(argv: Sequence[str], devices: Sequence[str] = ()) -> dict[str, Any]
 def read_begin(file: Path) -> dict[str, Any]:
     """Return {"begun": time, argv and cwd of the first start} from an environment.json; {} if it does not say."""
     try:
-        content = json.loads(file.read_text("utf-8"))
+        content = regular_files.read_sealed(file)
         return {"begun": content.get("begun") or {key: content[key] for key in ("time", "argv", "cwd")}}
-    except (OSError, ValueError, LookupError, AttributeError, RecursionError):
+    except (OSError, ValueError, LookupError):
         return {}
 
 

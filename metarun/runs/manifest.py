@@ -5,17 +5,20 @@ it is opened, followed or built before it has been compared with the files in th
 """
 
 import hashlib
-import json
+import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from metarun import errors
-from metarun.runs import files
+from metarun.runs import files, regular_files, strict_json
 
 Kind = TypeVar("Kind")
+Sealed = Mapping[str, tuple[str, ...]]  # {file of the run: the SHA-256 that it may have}; see `runs.seals`
 
-FORMAT = 2  # 1 had one folder, state/, for weights and memory together
+FORMAT = 3  # 1 had one folder, state/, for weights and memory together
+UNSEALED = 2  # this format had no digest of the manifest itself, nor of the run's config
 NAME, WEIGHTS, MEMORY = "manifest.json", "weights", "memory"
 LARGEST = 16 * 1024 * 1024  # bytes of JSON, enough for some 100,000 leaves
 
@@ -38,6 +41,13 @@ class File(NamedTuple):
     sha256: str
 
 
+class Skipped(NamedTuple):
+    """A checkpoint that could not be used, in the place of which an older one was."""
+
+    path: Path
+    why: str
+
+
 class Checkpoint(NamedTuple):
     """A checkpoint on the disk, as its manifest describes it."""
 
@@ -49,6 +59,16 @@ class Checkpoint(NamedTuple):
     # By the name of the array, which begins with its folder: "weights.trained['kernel']", "memory[0].mu['kernel']".
     leaves: dict[str, Leaf]
     files: dict[str, File]  # by their path in the checkpoint: "weights/d/..."
+    sealed: Sealed = MappingProxyType({})  # of the run that it was saved in; empty: an older version wrote it
+    skipped: tuple[Skipped, ...] = ()  # newer ones that were passed over when this one was chosen
+
+
+def parse_step(name: str) -> int | None:
+    """Return the step that a folder of this name holds; None: it holds none.
+
+    Only a name that is its number again counts, so that no two names mean the same step: not 007, +5, 1_0 or ٣.
+    """
+    return int(name) if re.fullmatch("0|[1-9][0-9]{0,17}", name) else None
 
 
 def write(checkpoint: Checkpoint) -> None:
@@ -61,8 +81,25 @@ def write(checkpoint: Checkpoint) -> None:
         "facts": checkpoint.facts,
         "leaves": {name: leaf._asdict() for name, leaf in checkpoint.leaves.items()},
         "files": {name: _describe(path)._asdict() for name, path in _list_files(checkpoint.path).items()},
+        "sealed": checkpoint.sealed,
     }
-    files.write_json(checkpoint.path / NAME, content)
+    _write_content(checkpoint.path, content)
+
+
+def write_seal(path: Path, sealed: Sealed) -> None:
+    """Replace what a checkpoint holds of its run, as one step; all else in its manifest stays.
+
+    Raises:
+      CheckpointError: the manifest is damaged.
+      StorageError: the disk refuses.
+    """
+    read(path)
+    _write_content(path, _load(path) | {"format": FORMAT, "sealed": sealed})
+
+
+def _write_content(path: Path, content: dict[str, Any]) -> None:
+    plain = {name: list(digests) for name, digests in content["sealed"].items()}
+    files.write_json(path / NAME, strict_json.seal(content | {"sealed": plain}))
 
 
 def read(path: Path) -> Checkpoint:
@@ -70,21 +107,23 @@ def read(path: Path) -> Checkpoint:
 
     Raises:
       OldCheckpointError: an older version of metarun wrote it.
-      CheckpointError: there is no manifest, or it is damaged or of an unknown format.
+      CheckpointError: there is no manifest, or it is damaged, edited, or of an unknown format.
     """
-    content = _load(path / NAME)
-    _refuse_other_format(path, content.get("format"))
+    content = _load(path)
+    _refuse_other_format(path, content)
     try:
+        sealed = _open_seal(content)
         return Checkpoint(
             path=path,
             stage=_typed(content["stage"], str),
-            step=_typed(content["step"], int),
+            step=_parse_natural(content["step"]),
             best=_typed(content["best"], bool),
             facts=_typed(content["facts"], dict),
             leaves={name: _parse_leaf(leaf) for name, leaf in _typed(content["leaves"], dict).items()},
             files={
                 _check_name(name): _parse_file(file) for name, file in _typed(content["files"], dict).items()
             },
+            sealed=sealed,
         )
     except (KeyError, TypeError, ValueError) as error:
         _refuse(path, f"its manifest is damaged: {error}", error)
@@ -139,16 +178,46 @@ def _describe(path: Path, expected_bytes: int | None = None) -> File:
 
 
 def _load(path: Path) -> dict[str, Any]:
+    """Return the content of the manifest of a checkpoint, as it stands."""
     try:
-        with path.open("rb") as file:
-            content = file.read(LARGEST + 1)
-        if len(content) > LARGEST:
-            _refuse(path.parent, f"its manifest is larger than {LARGEST} bytes")
-        return _typed(json.loads(content), dict)
+        return regular_files.read_object(path / NAME, LARGEST)
     except FileNotFoundError as error:
-        _refuse(path.parent, "it has no manifest: it was never completed, or this is no checkpoint", error)
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        _refuse(path.parent, f"its manifest cannot be read: {error}", error)
+        _refuse(path, "it has no manifest: it was never completed, or this is no checkpoint", error)
+    except (OSError, ValueError) as error:
+        _refuse(path, f"its manifest cannot be read: {error}", error)
+
+
+def _open_seal(content: dict[str, Any]) -> Sealed:
+    """Return what a manifest holds of its run, after comparing the manifest with the digest of itself.
+
+    A manifest of format 2 has neither, and is taken as it is.
+    """
+    if content["format"] == UNSEALED:
+        return {}
+    strict_json.open_seal({strict_json.SEAL: None} | content)  # a missing digest is a wrong one
+    return parse_seal(content["sealed"])
+
+
+def parse_seal(content: Any) -> Sealed:
+    """Return the seal in a JSON object.
+
+    Raises:
+      TypeError: it is none.
+    """
+    return {
+        name: tuple(_typed(value, str) for value in _typed(values, list))
+        for name, values in _typed(content, dict).items()
+    }
+
+
+def parse_diverged(facts: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
+    """Return the (replica, step) of trials that have diverged, from the facts of a checkpoint; () if there are none.
+
+    Raises:
+      TypeError, ValueError: the facts say something else there.
+    """
+    pairs = [_typed(pair, list) for pair in _typed(facts.get("diverged", []), list)]
+    return tuple((_parse_natural(replica), _parse_natural(step)) for replica, step in pairs)
 
 
 def _typed(value: Any, kind: type[Kind]) -> Kind:
@@ -178,13 +247,17 @@ def _check_name(name: str) -> str:
     return name
 
 
-def _refuse_other_format(path: Path, number: Any) -> None:
-    if type(number) is int and 0 < number < FORMAT:
+def _refuse_other_format(path: Path, content: dict[str, Any]) -> None:
+    """Refuse formats that this version does not read, and a number that was changed, beside a digest."""
+    number = content.get("format")
+    if strict_json.SEAL in content and number in range(1, FORMAT):
+        _refuse(path, f"its manifest is damaged: format {number} has no digest of itself")
+    if number in range(1, UNSEALED):
         what = "the checkpoint was written by an older version of metarun"
         remedy = "open it with the metarun version in the run's environment.json, or train again in another --run-dir"
         raise OldCheckpointError(what, str(path), remedy)
-    if number != FORMAT:
-        _refuse(path, f"its manifest is of format {number!r}; this metarun reads {FORMAT}")
+    if type(number) is not int or number not in range(UNSEALED, FORMAT + 1):
+        _refuse(path, f"its manifest is of format {str(number)[:40]!r}; this metarun reads {FORMAT}")
 
 
 def _refuse(path: Path, why: str, cause: Exception | None = None) -> NoReturn:

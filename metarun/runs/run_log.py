@@ -1,7 +1,6 @@
 """What a run says on disk while it goes on and when it ends: status.json and log.txt."""
 
 import contextlib
-import json
 import logging
 import os
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from metarun import errors, signals
 from metarun.plain_text import PlainFormatter
-from metarun.runs import directory, files
+from metarun.runs import directory, files, regular_files
 from metarun.runs.directory import RunDirectory
 
 logger = logging.getLogger("metarun")
@@ -18,28 +17,36 @@ logger = logging.getLogger("metarun")
 
 @contextmanager
 def report_status(run: RunDirectory) -> Iterator[None]:
-    """Leave in status.json how the run ended."""
+    """Leave in status.json how the run ended. If the disk refuses that, what has ended the run matters more."""
     run.write_status("running", *read_progress(run))
     try:
         yield
     except signals.Stopped as stop:
-        run.write_status("preempted", *read_progress(run), message=str(stop))
+        note_end(run, "preempted", str(stop))
         raise
     except errors.DivergedError as error:
-        run.write_status("diverged", *read_progress(run), message=error.what)
+        note_end(run, "diverged", error.what)
         raise
     except BaseException as error:
         logger.debug("the run failed", exc_info=True)
-        run.write_status("failed", *read_progress(run), message=f"{type(error).__name__}: {error}"[:500])
+        note_end(run, "failed", f"{type(error).__name__}: {error}"[:500])
         raise
+
+
+def note_end(run: RunDirectory, status: str, message: str) -> None:
+    """Write how the run ended, or warn that this cannot be written."""
+    try:
+        run.write_status(status, *read_progress(run), message=message)
+    except errors.StorageError as error:
+        logger.warning("%s does not say how the run ended: %s", directory.STATUS, error.what)
 
 
 def read_progress(run: RunDirectory) -> tuple[str | None, int | None]:
     """Return stage and step, as status.json has them: of the last checkpoint, or of a few seconds after it."""
     try:
-        status = json.loads((run.path / directory.STATUS).read_text())
+        status = regular_files.read_sealed(run.path / directory.STATUS)
         return status["stage"], status["step"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError):
         return None, None
 
 
@@ -50,8 +57,8 @@ class LogFile(logging.Handler):
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__()
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        self._descriptor = files.open_own(path, os.O_WRONLY | os.O_APPEND)
+        super().__init__()  # at the end of the process logging closes what has begun so
 
     def emit(self, record: logging.LogRecord) -> None:
         """Append the record."""
@@ -66,10 +73,16 @@ class LogFile(logging.Handler):
 
 
 @contextmanager
-def copy_log(path: Path) -> Iterator[None]:
-    """Copy what the logger says, tracebacks included, to the run's log."""
-    with files.storage_errors(path):
-        handler = LogFile(path)
+def copy_log(path: Path | None) -> Iterator[None]:
+    """Copy what the logger says, tracebacks included, to the run's log; None: another process has the log.
+
+    Raises:
+      StorageError: the log cannot be opened.
+    """
+    if path is None:
+        yield
+        return
+    handler = LogFile(path)
     handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
     handler.setLevel(logging.DEBUG)
     before = logger.level

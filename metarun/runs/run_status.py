@@ -1,11 +1,10 @@
 """How a run stands: what its status.json says, and whether the process that wrote it is still there."""
 
-import json
 import platform
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from metarun.runs import directory, process_identity
+from metarun.runs import directory, process_identity, regular_files
 
 LARGEST = 2**20  # bytes of a status.json
 
@@ -30,13 +29,12 @@ class RunStatus(NamedTuple):
 def read_status(run: Path) -> RunStatus:
     """Return how a run stands. Whatever is wrong with status.json, nothing is raised."""
     try:
-        with (run / directory.STATUS).open("rb") as file:
-            content = json.loads(file.read(LARGEST))
+        content = regular_files.read_sealed(run / directory.STATUS, LARGEST)
     except FileNotFoundError:
         return RunStatus("done" if (run / directory.RESULT).is_file() else "unknown")
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         return RunStatus("damaged")
-    if not isinstance(content, dict) or not isinstance(content.get("status"), str):
+    if not isinstance(content.get("status"), str):
         return RunStatus("damaged")
     return RunStatus(
         judge(content),

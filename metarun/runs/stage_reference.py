@@ -4,12 +4,11 @@ sources.json   what a run has from others: {stages: {stage: where its weights co
                goes on with}; a run that has nothing from others has no such file
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from metarun import errors, folders
-from metarun.runs import catalogue, directory, files
+from metarun.runs import catalogue, directory, files, manifest, regular_files, seals
 
 
 def find_stage(name: str) -> tuple[Path, str | None, int | None]:
@@ -18,9 +17,16 @@ def find_stage(name: str) -> tuple[Path, str | None, int | None]:
     RUN is a path, or another name of a run; see `catalogue.resolve`.
 
     Raises:
-      CheckpointError: there is no such run.
+      CheckpointError: there is no such run, or its config is not the one that it was trained with.
       UsageError: several runs have the name.
     """
+    run, stage, step = look_for(name)
+    seals.check(run)
+    return run, stage, step
+
+
+def look_for(name: str) -> tuple[Path, str | None, int | None]:
+    """Return what `find_stage` does, without a look at the run."""
     path = folders.expand_home(name)
     try:
         return split(catalogue.resolve(path))
@@ -39,8 +45,9 @@ def find_stage(name: str) -> tuple[Path, str | None, int | None]:
 def split(path: Path) -> tuple[Path, str | None, int | None]:
     """Return the run, the stage and the step of a run directory or of RUN/checkpoints/STAGE/STEP."""
     whole = path.resolve()
-    if whole.parent.parent.name == "checkpoints" and whole.name.isdecimal():
-        return whole.parents[2], whole.parent.name, int(whole.name)
+    step = manifest.parse_step(whole.name)
+    if whole.parent.parent.name == "checkpoints" and step is not None:
+        return whole.parents[2], whole.parent.name, step
     return whole, None, None
 
 
@@ -53,12 +60,26 @@ def read_records(run: Path) -> dict[str, Any]:
     file = run / directory.SOURCES
     with files.storage_errors(file):
         try:
-            content = json.loads(file.read_text("utf-8"))
-            if not isinstance(content, dict):
-                raise ValueError("it is no JSON object")
+            content = regular_files.read_sealed(file)
+            check_records(content)
         except FileNotFoundError:
             return {}
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             what = f"what the run has from other runs cannot be read: {error}"
             raise errors.DataError(what, str(file), "restore the file, or train again") from error
     return content
+
+
+def check_records(content: dict[str, Any]) -> None:
+    """Raise ValueError if sources.json does not say of every stage, and of an extended run, what it must."""
+    records = content.get("stages", {})
+    if not isinstance(records, dict):
+        raise ValueError("stages is no JSON object")
+    for name, record in [*records.items(), ("extended", content.get("extended"))]:
+        if record is None and name == "extended":
+            continue
+        keys = ("run", "stage") if record is content.get("extended") else ("run", "stage", "key")
+        if not isinstance(record, dict) or not all(isinstance(record.get(key), str) for key in keys):
+            raise ValueError(f"what it says of {name} is not whole")
+        if not isinstance(record.get("step"), int):
+            raise ValueError(f"what it says of {name} has no step")

@@ -1,8 +1,11 @@
 """JSON that every reader understands: numbers that are not finite become strings, arrays become lists."""
 
+import hashlib
 import json
 import math
 from typing import Any
+
+SEAL = "sha256"  # the key of an object for the digest of all its other keys
 
 
 def encode(value: Any) -> str:
@@ -16,6 +19,30 @@ def encode(value: Any) -> str:
 def encode_indented(value: Any) -> str:
     """Write a value for people, with one key on each line."""
     return json.dumps(_spell_numbers(value), indent=2, allow_nan=False) + "\n"
+
+
+def seal(content: dict[str, Any]) -> dict[str, Any]:
+    """Return an object with the SHA-256 of all that it says otherwise, as its last key `sha256`."""
+    whole = {key: value for key, value in content.items() if key != SEAL}
+    return whole | {SEAL: _digest(whole)}
+
+
+def open_seal(content: dict[str, Any]) -> dict[str, Any]:
+    """Return an object without the seal that it may have.
+
+    Raises:
+      ValueError: it has one, and does not say what it said when it was sealed.
+    """
+    whole = {key: value for key, value in content.items() if key != SEAL}
+    if SEAL in content and content[SEAL] != _digest(whole):
+        raise ValueError("it was changed after it was written: its sha256 is another one")
+    return whole
+
+
+def _digest(content: dict[str, Any]) -> str:
+    """Return the SHA-256 of the values of an object, in hex; neither spaces nor the order of its keys count."""
+    plain = json.loads(encode(content))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def _spell_numbers(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 import fcntl
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from metarun import errors
-from metarun.runs import files, metrics
+from metarun.runs import files, metrics, regular_files
 
 FOLDER = "sinks"  # in the run directory
 
@@ -47,18 +46,19 @@ def read(path: Path) -> Bookmark:
     Raises:
       DataError: the file is damaged.
     """
-    try:
-        return Bookmark(**json.loads(path.read_text("utf-8")))
-    except FileNotFoundError:
-        return Bookmark()
-    except (ValueError, TypeError) as error:
-        remedy = "remove the file and what the sink has of this run; then everything is copied again"
-        raise errors.DataError("the bookmark of a sink is damaged", str(path), remedy) from error
+    with files.storage_errors(path):
+        try:
+            return Bookmark(**regular_files.read_sealed(path))
+        except FileNotFoundError:
+            return Bookmark()
+        except (ValueError, TypeError) as error:
+            remedy = "remove the file and what the sink has of this run; then everything is copied again"
+            raise errors.DataError("the bookmark of a sink is damaged", str(path), remedy) from error
 
 
 def write(path: Path, bookmark: Bookmark) -> None:
     """Replace the bookmark as one step."""
-    files.write_json(path, asdict(bookmark))
+    files.write_sealed(path, asdict(bookmark))
 
 
 @contextmanager
@@ -68,9 +68,8 @@ def lock(path: Path, wait: bool) -> Iterator[None]:
     Raises:
       RunDirectoryError: there is one, and `wait` is false.
     """
-    with files.storage_errors(path):
-        path.parent.mkdir(exist_ok=True)
-        descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o666)
+    files.make_folder(path.parent, path.parents[1])
+    descriptor = files.open_own(path.with_suffix(".lock"), os.O_RDWR)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield

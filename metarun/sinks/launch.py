@@ -16,7 +16,7 @@ from pathlib import Path
 
 import metarun
 from metarun import errors
-from metarun.runs import directory
+from metarun.runs import directory, files
 from metarun.sinks import bookmark
 
 logger = logging.getLogger("metarun")
@@ -78,8 +78,8 @@ def start(run: Path, name: str, log: Path) -> subprocess.Popen:
     """Start the process. Ctrl-C does not reach it; its standard input ends with this process."""
     root = str(Path(metarun.__file__).parent.parent)
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    log.parent.mkdir(exist_ok=True)
-    with log.open("ab") as output:
+    files.make_folder(log.parent, run)
+    with files.open_to_append(log) as output:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "metarun.sinks", str(run.absolute()), name],
             stdin=subprocess.PIPE,
@@ -117,8 +117,9 @@ def try_to_start(run: Path, name: str) -> Follower | None:
     """Start a follower, or warn."""
     try:
         return Follower(run, name)
-    except OSError as error:
-        logger.warning("the sink %s does not start: %s; `metarun sync` copies the metrics later", name, error)
+    except (OSError, errors.StorageError) as error:
+        what = f"{error.what}: {error.where}" if isinstance(error, errors.StorageError) else error
+        logger.warning("the sink %s does not start: %s; `metarun sync` copies the metrics later", name, what)
         return None
 
 

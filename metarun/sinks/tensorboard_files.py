@@ -20,12 +20,19 @@ SUFFIX = ".metarun"  # of our files, beside which others may lie
 
 
 def open_sink(opening: Opening) -> "EventFiles":
-    """Open the folder of a run's event files."""
+    """Open the folder of a run's event files.
+
+    Raises:
+      StorageError: it, or a file in it, is a link, or the disk refuses.
+    """
     folder = opening.run / "tensorboard"
     if opening.folder is not None:
         folder = opening.folder / opening.group / opening.name
     with files.storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        if opening.folder is None:
+            files.make_folder(folder, opening.run)
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
         sizes = opening.facts.get("sizes", {})
         cut_back(folder, sizes)
     return EventFiles(folder, sizes)
@@ -37,7 +44,11 @@ def cut_back(folder: Path, sizes: dict[str, int]) -> None:
         if path.name not in sizes:
             path.unlink()
         elif path.stat().st_size > sizes[path.name]:
-            os.truncate(path, sizes[path.name])
+            descriptor = files.open_own(path, os.O_WRONLY)
+            try:
+                os.ftruncate(descriptor, sizes[path.name])
+            finally:
+                os.close(descriptor)
 
 
 class EventFiles:

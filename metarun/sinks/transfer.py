@@ -5,15 +5,14 @@ they have the same numbers. Before a batch is sent the bookmark says so, and aft
 crash between the two, TensorBoard's files are cut back, MLflow drops what it has, and W&B counts the batch as arrived.
 """
 
-import json
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from metarun import config
-from metarun.runs import directory, metrics
+from metarun import config, errors
+from metarun.runs import directory, metrics, regular_files, seals
 from metarun.sinks import bookmark, registry, series
 from metarun.sinks.contract import Opening, Sink
 
@@ -47,9 +46,7 @@ class Copy:
         result = self.metrics.with_name(directory.RESULT)
         if read_status(result.parent) != "done" or not result.is_file():
             return 0
-        points, steps = select_new(
-            series.make_result_points(json.loads(result.read_text("utf-8"))), self.mark.steps
-        )
+        points, steps = select_new(read_result_points(result), self.mark.steps)
         if points:
             self.send(points, steps)
             self.mark = replace(self.mark, steps=steps, sending=None)
@@ -63,6 +60,19 @@ class Copy:
         bookmark.write(self.path, self.mark)
         self.sink.send(points, started)
         self.mark = replace(self.mark, facts=self.sink.flush())
+
+
+def read_result_points(file: Path) -> list[series.Point]:
+    """Return the points of a result.json.
+
+    Raises:
+      DataError: it is damaged.
+    """
+    try:
+        return list(series.make_result_points(regular_files.read_sealed(file)))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        what, remedy = f"the result cannot be read: {error}", "restore the file, or train again"
+        raise errors.DataError(what, str(file), remedy) from error
 
 
 def select_new(
@@ -85,6 +95,7 @@ def open_copy(run: Path, name: str, folder: Path | None = None, wait: bool = Fal
       MetarunError: there is no run, another process copies, or what the sink needs is missing.
     """
     directory.read_config(run)  # refuses what is no run
+    seals.check(run)
     document = config.document(config.load(run / directory.CONFIG))
     path = bookmark.find_path(run, name, folder)
     with bookmark.lock(path, wait):
@@ -100,6 +111,6 @@ def open_copy(run: Path, name: str, folder: Path | None = None, wait: bool = Fal
 def read_status(run: Path) -> str:
     """Return how the run stands: running, done, preempted, diverged or failed."""
     try:
-        return str(json.loads((run / directory.STATUS).read_text("utf-8"))["status"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(regular_files.read_sealed(run / directory.STATUS)["status"])
+    except (OSError, ValueError, KeyError):
         return "running"

@@ -44,7 +44,6 @@ def open_directory(path: Path, plan: Plan) -> ControlDirectory:
     folder = ControlDirectory.take_up(path, DESCRIPTION, plan.describe(), OTHERS, REMEDY)
     for run in plan.untrained:
         place = folder.find_program(run.name)
-        place.mkdir(parents=True, exist_ok=True)
         if not (place / CONFIG).exists():
             folder.write_text(f"programs/{run.name}/{CONFIG}", config.to_yaml(run.config))
     return folder

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from metarun import config, errors
 from metarun.config.control_section import METHOD
-from metarun.runs import directory, stage_reference
+from metarun.runs import directory, seals, stage_reference
 from metarun.sweeps import probe
 from metarun.sweeps.probe import StageFlops
 from metarun.sweeps.request import FIXED, SEED
@@ -88,8 +88,12 @@ def make_plan(
 
     Raises:
       ConfigError: there are no controls, or one of them is impossible.
+      CheckpointError: the folder is no run, or its config is not the one that it was trained with.
     """
     run = file if file.is_dir() else None
+    if run is not None:
+        directory.read_config(run)
+        seals.check(run)
     file = file / directory.CONFIG if run else file
     base = config.load(file, overrides, stage_reference.find_stage)
     refuse_impossible(base, file)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from metarun import config
+from metarun.config.footprint import MOST_TRIALS
 from metarun.sweeps import halving, programs, scores, searches
 from metarun.sweeps.programs import FindObstacles, Program, Rung, Trial
 from metarun.sweeps.request import Request, Setting
@@ -91,8 +92,6 @@ def plan(
     settings = {place: own[place].setting for place in alive}
     rung, configs = prepare(request, settings, questions, name, divisor)
     for program, run_config in zip(rung.programs, configs, strict=True):
-        folder = sweep.find_program(program.name)
-        folder.mkdir(exist_ok=True)
         sweep.write_text(f"programs/{program.name}/{CONFIG}", config.to_yaml(run_config))
     sweep.write(f"rounds/{name}.json", programs.to_json(rung))
     return rung
@@ -116,7 +115,7 @@ def prepare(
     for group in divided.groups:
         side_by_side = programs.make_config(request, settings, group, divisor)
         limit = questions.count_fitting(side_by_side) if len(group) > 1 else 1
-        pieces += programs.cut_group(group, limit)
+        pieces += programs.cut_group(group, min(limit, MOST_TRIALS))
         if limit < len(group):
             reasons = [*reasons, f"{limit} of {len(group)} trials fit into the memory at once"]
     listed = [Program(f"{name}-{place:03}", trials) for place, trials in enumerate(pieces)]

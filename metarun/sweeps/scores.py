@@ -78,8 +78,14 @@ def read_program(sweep: SweepDirectory, program: str, trials: int) -> Measured:
     """Return the values of the last stage, by the metric that a comparison shows."""
     run = sweep.find_run(program)
     result = read_result(run)
+    if result["split"] != SPLIT:
+        what, remedy = (
+            f"the program was measured on the {result['split']} split",
+            "remove its run, and call again",
+        )
+        raise errors.DataError(what, str(run), remedy)
     stage, mode = list(result["stages"])[-1], result["modes"][0]
-    values = read_values(run, stage, SPLIT, f"{mode}/adapted")
+    values = read_values(run, result, stage, mode, "adapted")
     metric = choose_shown_metric(name for name in result["stages"][stage][mode]["adapted"] if name in values)
     column = values[metric].astype(np.float64)
     if "members" in result["stages"][stage]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from metarun import config, errors, experiment, hardware
+from metarun import assembly, config, errors, experiment, hardware
 from metarun.runs import stage_reference
 from metarun.stages import Stage
 from metarun.training import budgets, ledger
@@ -19,6 +19,7 @@ def count_flops(run_config: config.RunConfig) -> dict[str, tuple[float, float]]:
       ConfigError: the config cannot be trained, or nobody knows the number of steps.
     """
     devices = hardware.select(run_config.accelerator)
+    run_config = assembly.settle_task(run_config)
     tasks, stages, shapes = experiment.assemble(run_config, devices[0])
     counted: dict[str, tuple[float, float]] = {}
     standing: dict[str, dict[str, Any]] = {}

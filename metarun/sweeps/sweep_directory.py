@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 from metarun import errors
-from metarun.runs import directory, files
+from metarun.runs import directory, files, regular_files
 from metarun.sweeps.request import Request
 
 SWEEP, RANKING, WINNER, LOCK, STUDY = "sweep.json", "ranking.json", "winner.yaml", "lock", "study.journal"
@@ -52,13 +52,15 @@ class SweepDirectory(NamedTuple):
           others: what to say if there is another description, and if there are files but no description.
 
         Raises:
-          RunDirectoryError: something else is there.
+          RunDirectoryError: something else is there, or a link in the place of a file or a folder of the sweep.
         """
         described = json.loads(json.dumps(description))
         with files.storage_errors(path):
             path.mkdir(parents=True, exist_ok=True)
             names = {entry.name for entry in path.iterdir() if not entry.name.startswith(files.TEMPORARY)}
         sweep = cls(path)
+        inside = [f"programs/{name}" for name in files.list_folders(path / "programs")]
+        files.refuse_links(path, [file, RANKING, WINNER, LOCK, STUDY], ["programs", "rounds", *inside])
         if file in names:
             if sweep.read(file) != described:
                 raise errors.RunDirectoryError(others[0], str(path), remedy)
@@ -66,41 +68,42 @@ class SweepDirectory(NamedTuple):
             raise errors.RunDirectoryError(others[1], str(path), remedy)
         else:
             sweep.write(file, described)
-            (path / "programs").mkdir(exist_ok=True)
+            files.make_folder(path / "programs", path)
         return sweep
 
     def write(self, name: str, content: dict[str, Any]) -> None:
-        """Write a JSON file as one step."""
-        with files.storage_errors(self.path / name):
-            (self.path / name).parent.mkdir(exist_ok=True)
-        files.write_json(self.path / name, content)
+        """Write a JSON file as one step, with the digest of what it says."""
+        files.make_folder((self.path / name).parent, self.path)
+        files.write_sealed(self.path / name, content)
 
     def write_text(self, name: str, content: str) -> None:
-        """Write a text file as one step."""
+        """Write a text file as one step; the folders on the way to it are made."""
+        files.make_folder((self.path / name).parent, self.path)
         files.write_text(self.path / name, content)
 
     def read(self, name: str) -> dict[str, Any] | None:
         """Return the content of a JSON file; None: it is not there.
 
         Raises:
-          DataError: it is damaged.
+          DataError: it is damaged, or was changed after it was written.
         """
         file = self.path / name
-        try:
-            with files.storage_errors(file):
-                content = json.loads(file.read_text("utf-8")) if file.exists() else None
-        except ValueError as error:
-            raise errors.DataError(
-                f"a file of the sweep cannot be read: {error}", str(file), REMEDY
-            ) from error
-        return content
+        with files.storage_errors(file):
+            try:
+                return regular_files.read_sealed(file)
+            except FileNotFoundError:
+                return None
+            except ValueError as error:
+                what = f"a file of the sweep cannot be read: {error}"
+                raise errors.DataError(what, str(file), REMEDY) from error
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Wait until no other process plans this sweep, and let none plan it inside the `with`."""
-        descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        """Wait until no other process plans this sweep, and let none plan it inside the `with`. Raises StorageError."""
+        descriptor = files.open_own(self.path / LOCK, os.O_RDWR)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with files.storage_errors(self.path / LOCK):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
             os.close(descriptor)
@@ -108,8 +111,8 @@ class SweepDirectory(NamedTuple):
     def claim(self, program: str) -> int | None:
         """Return a descriptor that holds the program until it is closed; None: another process holds it."""
         file = self.find_program(program) / LOCK
+        descriptor = files.open_own(file, os.O_RDWR)
         with files.storage_errors(file):
-            descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -131,7 +134,7 @@ class SweepDirectory(NamedTuple):
         if (run / directory.RESULT).exists():
             return "done"
         try:
-            status = json.loads((run / directory.STATUS).read_text("utf-8"))["status"]
-        except (OSError, ValueError, KeyError, TypeError):
+            status = regular_files.read_sealed(run / directory.STATUS)["status"]
+        except (OSError, ValueError, KeyError):
             return "waiting"
         return "diverged" if status == "diverged" else "waiting"

@@ -37,12 +37,14 @@ def measure(sweep: SweepDirectory, request: Request, line: dict[str, Any]) -> di
     from metarun import assembly, hardware
     from metarun.evaluation import run_evaluation
     from metarun.progress import Progress
+    from metarun.runs import task_file
 
     replicas = len(line["places"])
     chosen = [f"evaluation.split={SPLIT}", f"replicas={replicas}", "seed=0", "accelerator.hosts.count=1"]
     run_config = request.load(line["setting"], chosen)
     device = hardware.select(run_config.accelerator)[0]
-    tasks = assembly.build_tasks(run_config, device)
+    kept = task_file.read(sweep.path / line["places"][0]["run"])
+    tasks = assembly.build_tasks(run_config, device, kept)
     stages = assembly.build_stages(run_config, tasks.family.problem)
     trained = join_seeds(sweep, [(place["run"], place["replica"]) for place in line["places"]])
     evaluation = run_evaluation.evaluate(stages, trained, tasks, run_config.evaluation, Progress())

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from metarun import errors, signals
-from metarun.runs import files
+from metarun.runs import files, regular_files
 from metarun.sweeps.course import CONFIG
 from metarun.sweeps.programs import Program
 from metarun.sweeps.sweep_directory import SweepDirectory
@@ -125,7 +125,7 @@ def start(sweep: SweepDirectory, program: Program, slot: Slot) -> subprocess.Pop
     environment = dict(os.environ)
     if slot.device is not None:
         environment["CUDA_VISIBLE_DEVICES"] = slot.device
-    with files.storage_errors(folder / LOG), (folder / LOG).open("ab") as log:
+    with files.storage_errors(folder / LOG), files.open_to_append(folder / LOG) as log:
         return subprocess.Popen(
             command,
             env=environment,
@@ -191,7 +191,10 @@ def contain(working: list[Work]) -> Iterator[list[Work]]:
 def read_last_words(sweep: SweepDirectory, program: str, lines: int = 3) -> list[str]:
     """Return the last lines of a program's log."""
     log: Path = sweep.find_program(program) / LOG
-    return log.read_text("utf-8", "replace").splitlines()[-lines:] if log.exists() else []
+    try:
+        return regular_files.read_bytes(log).decode("utf-8", "replace").splitlines()[-lines:]
+    except (OSError, ValueError):
+        return []
 
 
 def name_devices(count: int) -> list[str]:

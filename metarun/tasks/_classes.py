@@ -1,5 +1,7 @@
 """Episodes of classification from a table of pictures: the choice of classes and pictures, labels, and a drawing."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -128,11 +130,18 @@ def count_presentations(objective: base.Objective, presentations: int) -> base.O
     return objective._replace(metrics=measure, higher_is_better=(*objective.higher_is_better, *names))
 
 
-def draw(figure, episode: base.Episode, predictors, inverted: bool = True) -> None:
+def draw(
+    figure,
+    episode: base.Episode,
+    predictors,
+    inverted: bool = True,
+    restore: Callable = lambda inputs: inputs,
+) -> None:
     """Draw the support in one block and the query in another, with a row for each class; wrong predictions in red.
 
     The labels above the query pictures are those of the predictor with the most inner steps. Pictures with one channel
-    are drawn as they are; with `inverted`, where 1 is ink, dark on white.
+    are drawn as they are; with `inverted`, where 1 is ink, dark on white. `restore` turns inputs into pictures in
+    [0, 1].
     """
     ways = int(episode.support.targets.max()) + 1
     labels = np.argmax(predictors[max(predictors)](episode.query.inputs), axis=-1)
@@ -149,7 +158,7 @@ def draw(figure, episode: base.Episode, predictors, inverted: bool = True) -> No
             axes = grid[row][column]
             pictures = jax.tree.leaves(examples.inputs)[0]  # without what a support says of them
             axes.imshow(
-                pictures[index],
+                restore(pictures[index]),
                 cmap="gray_r" if inverted else "gray",
                 vmin=0,
                 vmax=1,

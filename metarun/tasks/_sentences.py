@@ -13,11 +13,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from metarun import base, errors
-from metarun.tasks import _drawing
+from metarun.base import BEGIN, END, PAD
+from metarun.tasks import _drawing, _sentence_parts
 
-PAD, BEGIN, END = range(3)  # PAD fills a row, BEGIN stands before a target, END closes a sentence
 SPECIAL = 3  # tokens that are no part of a text
 SHOWN = 6  # sentences in a picture
+TITLE_HEIGHT = 0.8  # inches of a picture above its sentences, for three lines
 NAMED = 60  # letters of a sentence that a message shows
 
 Tokens = Int[Array, "example token"]
@@ -45,12 +46,23 @@ def unpack(row: Int[np.ndarray, "token"]) -> list[int]:
     return [token for token in tokens[:end] if token >= SPECIAL]
 
 
-def cross_entropy(logits: Float[Array, "example token vocabulary"], targets: Tokens) -> Float[Array, ""]:
-    """Return the mean negative log-likelihood of the tokens that are no padding, in nats. All tokens count the same."""
+def cross_entropy(
+    logits: Float[Array, "example token vocabulary"], targets: Tokens, smoothing: float = 0.0
+) -> Float[Array, ""]:
+    """Return the mean negative log-likelihood of the tokens that are no padding, in nats. All tokens count the same.
+
+    Args:
+      smoothing: share of the probability that is spread evenly over all tokens; the rest is for the target (Szegedy et
+        al. 2016, arXiv 1512.00567, section 7).
+    """
     counted = targets != PAD
-    log_probabilities = jax.nn.log_softmax(logits)
-    chosen = jnp.take_along_axis(log_probabilities, targets[..., None], axis=-1)[..., 0]
-    return -jnp.sum(jnp.where(counted, chosen, 0.0)) / jnp.sum(counted)
+    # A comparison, not a gather: its derivative is a part of the softmax's, where a gather's is a scatter.
+    is_target = targets[..., None] == jnp.arange(logits.shape[-1])[None, None]
+    chosen = jnp.sum(jnp.where(is_target, logits, 0.0), axis=-1)
+    if smoothing:
+        chosen = (1 - smoothing) * chosen + smoothing * jnp.mean(logits, axis=-1)
+    lost = jax.nn.logsumexp(logits, axis=-1) - chosen
+    return jnp.sum(jnp.where(counted, lost, 0.0)) / jnp.sum(counted)
 
 
 def token_accuracy(logits: Float[Array, "example token vocabulary"], targets: Tokens) -> Float[Array, ""]:
@@ -63,11 +75,32 @@ def token_accuracy(logits: Float[Array, "example token vocabulary"], targets: To
 def translate(predict: Callable, inputs: Mapping[str, Array]) -> Tokens:
     """Translate by greedy decoding in a compiled loop: the likeliest token at every position, up to END.
 
-    Only `source` and the length of `prefix` are read. PAD and BEGIN are never chosen.
+    Only `source` and the length of `prefix` are read. PAD and BEGIN are never chosen. A predictor that answers with
+    whole sentences, see `base.Model`, is asked for them; another one is asked for each token anew.
     """
+    whole = ask_whole(predict, {"source": inputs["source"], base.GREEDY: jnp.zeros_like(inputs["prefix"])})
+    if whole is not None:
+        return whole
     step, start = make_decoding_step(predict, inputs)
     _, columns = jax.lax.scan(step, start, jnp.arange(inputs["prefix"].shape[1]))
     return columns.T
+
+
+def ask_whole(predict: Callable, inputs: Mapping[str, Array]) -> Tokens | None:
+    """Return the whole sentences of a predictor that hands on those of its model; None: it is another one.
+
+    Averages and other changes of the outputs leave no whole numbers of this shape, so they are never mistaken.
+    """
+    try:
+        answer = predict(inputs)
+    except (LookupError, TypeError, ValueError, AttributeError):  # it needs a prefix, or logits
+        return None
+    expected = inputs[base.GREEDY]
+    is_whole = isinstance(answer, jax.Array) and (answer.shape, answer.dtype) == (
+        expected.shape,
+        expected.dtype,
+    )
+    return answer if is_whole else None
 
 
 def translate_on_host(predict: Callable, inputs: Mapping[str, Array]) -> Tokens:
@@ -117,7 +150,24 @@ def make_scores(tokenizer: str) -> tuple[Any, Any]:
     return sacrebleu.BLEU(tokenize=tokenizer, force=True), sacrebleu.CHRF()
 
 
-def make_objective(spell: Callable[[Any], list[str]], tokenizer: str) -> base.Objective:
+def make_text_score(tokenizer: str) -> Callable[[list[str], list[str]], dict[str, float]]:
+    """Make (translations, references) -> the metrics of a corpus; see `make_objective`."""
+    bleu, chrf = make_scores(tokenizer)
+
+    def score(translations: list[str], references: list[str]) -> dict[str, float]:
+        pairs = zip(translations, references, strict=True)
+        return {
+            "exact_match": float(np.mean([translation == reference for translation, reference in pairs])),
+            "bleu": float(bleu.corpus_score(translations, [references]).score),
+            "chrf": float(chrf.corpus_score(translations, [references]).score),
+        }
+
+    return score
+
+
+def make_objective(
+    spell: Callable[[Any], list[str]], tokenizer: str, smoothing: float = 0.0
+) -> base.Objective:
     """Make the objective: cross-entropy of the next token; greedy translations with the highest BLEU are the best.
 
     The queries of an episode are one corpus. BLEU and chrF are sacrebleu's, between 0 and 100: BLEU of up to four
@@ -126,8 +176,12 @@ def make_objective(spell: Callable[[Any], list[str]], tokenizer: str) -> base.Ob
     Args:
       spell: tokens [example, token] -> sentences.
       tokenizer: the tokenizer of sacrebleu's BLEU: "none" for words between spaces, "13a" for text with punctuation.
+      smoothing: of the loss that is trained; see `cross_entropy`. The metric `loss` is without it.
     """
-    bleu, chrf = make_scores(tokenizer)
+    score_texts = make_text_score(tokenizer)
+
+    def loss(logits, targets):
+        return cross_entropy(logits, targets, smoothing)
 
     def measure(logits, targets):
         return {"loss": cross_entropy(logits, targets), "token_accuracy": token_accuracy(logits, targets)}
@@ -137,17 +191,10 @@ def make_objective(spell: Callable[[Any], list[str]], tokenizer: str) -> base.Ob
         return forced | {"translation": translate(predict, query.inputs), "target": query.targets}
 
     def score(values: Mapping[str, Any]) -> dict[str, float]:
-        translations, references = spell(values["translation"]), spell(values["target"])
-        pairs = zip(translations, references, strict=True)
-        return {
-            "loss": float(values["loss"]),
-            "token_accuracy": float(values["token_accuracy"]),
-            "exact_match": float(np.mean([translation == reference for translation, reference in pairs])),
-            "bleu": float(bleu.corpus_score(translations, [references]).score),
-            "chrf": float(chrf.corpus_score(translations, [references]).score),
-        }
+        forced = {name: float(values[name]) for name in ("loss", "token_accuracy")}
+        return forced | score_texts(spell(values["translation"]), spell(values["target"]))
 
-    return base.Objective(cross_entropy, measure, metrics, "bleu", HIGHER_IS_BETTER, score)
+    return base.Objective(loss, measure, metrics, "bleu", HIGHER_IS_BETTER, score)
 
 
 def make_form(
@@ -166,7 +213,7 @@ def make_form(
             if len(sentence) >= length:
                 raise ValueError(
                     f"the sentence {text[:NAMED]!r} has {len(sentence)} tokens, and {length - 1} are allowed",
-                    "shorten it, or leave it out",
+                    "shorten it, leave it out, or train with a larger task.longest",
                 )
         return pack(sentences, length)
 
@@ -174,7 +221,10 @@ def make_form(
         examples = pair_up(jnp.asarray(to_rows(sources)), jnp.asarray(to_rows(targets)))
         return jax.tree.map(np.asarray, examples)
 
-    return base.Sentences(encode, translate, spell)
+    def divide(text: str) -> list[str]:
+        return _sentence_parts.divide(text, lambda part: len(read(part)) < length)
+
+    return base.Sentences(encode, translate, spell, divide)
 
 
 def make_draw(spell: Callable[[Any], list[str]]) -> Callable:
@@ -189,11 +239,12 @@ def make_draw(spell: Callable[[Any], list[str]]) -> Callable:
             [name, sentences[row]] for row in range(len(query.targets)) for name, sentences in lines.items()
         ]
         longest = max(len(text) for _, text in cells)
-        figure.set_size_inches(1.6 + 0.085 * longest, 0.5 + 0.22 * len(cells))
+        height = TITLE_HEIGHT + 0.22 * len(cells)
+        figure.set_size_inches(1.6 + 0.085 * longest, height)
         figure.set_layout_engine("none")  # the table is laid out by hand
-        axes = figure.add_axes((0.02, 0.0, 0.96, 0.94))
+        figure.suptitle("One task of the test split: some of its query sentences", fontsize="medium")
+        axes = figure.add_axes((0.02, 0.0, 0.96, 1 - TITLE_HEIGHT / height))
         axes.set_axis_off()
-        axes.set_title("One task of the test split: some of its query sentences")
         table = axes.table(cells, colWidths=[0.15, 0.85], cellLoc="left", edges="open", loc="upper center")
         table.auto_set_font_size(False)
         table.set_fontsize(9)

@@ -14,7 +14,16 @@ from metarun import base, losses, plugins
 
 # Options that make any plug-in small and quick, where it has them.
 TINY: dict[str, dict[str, Any]] = {
-    "model": {"width": 4, "depth": 2, "hidden": (8, 8), "multiples": (0.5,), "heads": 2, "feedforward": 8},
+    "model": {
+        "width": 4,
+        "depth": 2,
+        "hidden": (8, 8),
+        "multiples": (0.5,),
+        "heads": 2,
+        "feedforward": 8,
+        "patch": 4,
+        "blocks": (1, 1),
+    },
     "algorithm": {"inner_lr": 0.1, "width": 32, "depth": 2, "heads": 4},
 }
 # A model is tested with the first of these that it accepts.

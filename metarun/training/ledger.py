@@ -21,7 +21,6 @@ For each stage {"replicas", "members",
 A number that is not known is null: the stage was trained by an older version of metarun.
 """
 
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -34,7 +33,7 @@ from jax.interpreters import partial_eval
 from metarun import base, trees
 from metarun.assembly import Tasks
 from metarun.base import PyTree
-from metarun.runs import directory
+from metarun.runs import directory, regular_files
 from metarun.stages import Stage, Trained, take_learner
 from metarun.training import operations
 from metarun.training.facts import Spent
@@ -187,7 +186,7 @@ def read_total(run: Path, stage: str | None, step: int | None = None) -> dict[st
       step: up to which the stage itself is counted, of the steps that it took; None: all of them.
     """
     try:
-        costs = json.loads((run / directory.RESULT).read_text("utf-8"))["costs"]
+        costs = regular_files.read_sealed(run / directory.RESULT)["costs"]
         cost = costs[list(costs)[-1] if stage is None else stage]
         total, own = dict(cost["total"]), dict(cost["own"])
         if step is not None and own["steps"] and step < own["steps"]:

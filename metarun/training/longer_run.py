@@ -12,9 +12,10 @@ from pathlib import Path
 from metarun import base, config, errors, plugins
 from metarun.assembly import Tasks
 from metarun.config import Selection
-from metarun.runs import checkpoints, code_copies, directory, files, manifest, stage_reference
+from metarun.runs import checkpoints, code_copies, directory, files, manifest, seals, stage_reference
 from metarun.runs.checkpoints import Checkpoint, Checkpoints
 from metarun.runs.directory import RunDirectory
+from metarun.runs.seals import Sealed
 from metarun.stages import Stage
 from metarun.training import budgets
 from metarun.training.facts import read_facts
@@ -28,9 +29,10 @@ def find_end(source: Path) -> Checkpoint:
     Raises:
       CheckpointError: the run is not finished, or the memory is gone.
     """
+    seals.check(source)
     code_copies.check(source)
     last = config.load(source / directory.CONFIG).stages[-1]
-    newest = checkpoints.open_checkpoint(source, last.name)
+    newest = checkpoints.open_checkpoint(source, last.name, allow_older=False)
     if newest.step != last.training.steps:
         what = f"the run has taken {newest.step} of {last.training.steps} steps of the stage {last.name}"
         remedy = f"end it first with metarun train --resume {source}"
@@ -88,13 +90,18 @@ def carry_over(source: Path, run: RunDirectory, stages: Sequence[Stage]) -> None
         chosen = {found.path for found in (saved.newest_valid(), saved.best_valid()) if found}
         chosen |= {path for path in [saved.folder / str(checkpoints.START)] if path.exists()}
         for path in sorted(chosen):
-            copy(path, run.path / "checkpoints" / stage.name / path.name)
+            copy(path, run.path / "checkpoints" / stage.name / path.name, run.sealed)
 
 
-def copy(checkpoint: Path, target: Path) -> None:
-    """Copy a checkpoint, which appears complete by one rename."""
+def copy(checkpoint: Path, target: Path, sealed: Sealed) -> None:
+    """Copy a checkpoint, which appears complete by one rename.
+
+    Args:
+      sealed: what it holds of the run that it is copied into.
+    """
     with files.storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = files.temporary_beside(target)
         shutil.copytree(checkpoint, aside)
+        manifest.write_seal(aside, sealed)
         aside.rename(target)

@@ -21,7 +21,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Array, Int, Key, PRNGKeyArray
 
-from metarun import base, meshes, numbers, trees
+from metarun import base, meshes, numbers, signals, trees
 from metarun.base import PyTree
 from metarun.config import Training
 from metarun.numbers import Numbers
@@ -242,14 +242,14 @@ def compile_program(loop: Loop, data: PyTree, key: Key[Array, "..."], state: Sta
 
     arguments = (state, data, key, *step_and_count, *make_trials(everybody))
     traced, chosen = numbers.trace(chunk, listed, *arguments, donate_argnums=1, out_shardings=shardings)
-    compiled = traced.lower().compile()
+    compiled = signals.wait_for(traced.lower().compile)
     compile_seconds = time.perf_counter() - started
 
     def run(state: State, first_step: int, count: int, alive: np.ndarray = everybody) -> Chunk:
         state, table, taken, finite = compiled(
             dict(chosen), state, data, key, put_number(first_step), put_number(count), *make_trials(alive)
         )
-        taken, finite = jax.device_get((taken, finite))
+        taken, finite = signals.wait_for(lambda: jax.device_get((taken, finite)))
         # A device whose replicas stayed finite went on. For trials that counts, else it does not.
         rows = int(taken.max() if loop.has_trials else taken.min())
         metrics = {name: np.asarray(column)[:rows] for name, column in jax.device_get(table).items()}

@@ -14,6 +14,8 @@ from metarun.training.session import Session
 def find(session: Session, stages: list[Stage]) -> dict[str, Checkpoint]:
     """Return the checkpoint that each stage goes on from, and cut metrics.jsonl back to the last of them.
 
+    Damaged lines before that are set aside.
+
     A stage whose last checkpoint is damaged is trained to its end again, and the stages after it from their start.
     The first process looks, and tells the others.
 
@@ -35,14 +37,15 @@ def find(session: Session, stages: list[Stage]) -> dict[str, Checkpoint]:
 def look_for(session: Session, stages: list[Stage]) -> dict[str, Checkpoint]:
     """Read what `find` returns, on the process that has the run directory."""
     begun: dict[str, Checkpoint] = {}
-    finished, metrics_bytes = True, 0
+    finished, lines = True, (0, "")  # size and digest of metrics.jsonl
     for stage in stages:
         with session.run.checkpoints(stage.name, session.checkpoint.keep) as saved:
             if not finished and stage.settings.taken_from is None:
                 saved.clear()
             if newest := saved.newest_valid():
                 begun[stage.name] = newest
-                metrics_bytes = max(metrics_bytes, read_facts(newest).metrics_bytes)
+                facts = read_facts(newest)
+                lines = max(lines, (facts.metrics_bytes, facts.metrics_sha256))
             elif stage.settings.init_from is not None:
                 what = (
                     f"the weights of another run that the stage {stage.name} starts from are damaged or gone"
@@ -52,7 +55,8 @@ def look_for(session: Session, stages: list[Stage]) -> dict[str, Checkpoint]:
         if stage.settings.taken_from is not None:
             continue
         finished = stage.name in begun and is_finished(stage, begun[stage.name])
-    session.run.metrics.truncate(metrics_bytes)
+    session.run.metrics.truncate(lines[0])
+    session.run.metrics.mend(lines[1])
     return begun
 
 

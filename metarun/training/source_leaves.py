@@ -8,7 +8,7 @@ import numpy as np
 
 from metarun import errors
 from metarun.base import PyTree
-from metarun.runs import checkpoints, manifest, state_files
+from metarun.runs import manifest, saved_arrays, state_files
 from metarun.runs.checkpoints import Checkpoint
 
 MOST_LEAVES = 3  # that are named in an error
@@ -53,8 +53,8 @@ def refuse_difference(checkpoint: Checkpoint, expected: Mapping[str, manifest.Le
     if not names:
         return
     pairs = [
-        f"{shorten(name)} is {checkpoints.format_leaf(saved.get(name))} there and "
-        f"{checkpoints.format_leaf(expected.get(name))} here"
+        f"{shorten(name)} is {saved_arrays.format_leaf(saved.get(name))} there and "
+        f"{saved_arrays.format_leaf(expected.get(name))} here"
         for name in names[:MOST_LEAVES]
     ]
     more = f", and {len(names) - MOST_LEAVES} more differ" if len(names) > MOST_LEAVES else ""

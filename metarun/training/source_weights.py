@@ -32,7 +32,8 @@ class Source(NamedTuple):
     checkpoint: Checkpoint
     weights: base.Weights  # arrays of numpy, with the leading axes of this run's stage
     digest: str  # SHA-256 of the weights as the other run has them
-    named_step: int | None = None  # at which its training counts as ended; None: all of it was needed to choose
+    # The step at which its training counts as ended; None: all of it was needed to choose.
+    named_step: int | None = None
 
     def describe(self) -> dict[str, Any]:
         """Return what the run records of the source."""
@@ -76,7 +77,11 @@ def settle(
     for name, source in sources.items():
         is_start = source.key == foreign_stages.INIT
         step = checkpoints.START if is_start else source.checkpoint.step
-        facts = {"step": step} if is_start else {**source.checkpoint.facts, "metrics_bytes": 0}
+        facts = (
+            {"step": step}
+            if is_start
+            else {**source.checkpoint.facts, "metrics_bytes": 0, "metrics_sha256": ""}
+        )
         with run.checkpoints(name, 1) as saved:
             saved.save(step, source.weights, (), facts, False)
         logger.info("%s has the weights of %s", name, source.checkpoint.path)
@@ -150,6 +155,7 @@ def read(stage: Stage, stages: Sequence[Stage], shapes: base.Weights) -> Source:
     key = foreign_stages.INIT if stage.settings.taken_from is None else foreign_stages.TAKEN
     where = f"stage {stage.name}: {key}={name_source(stage)}"
     run, name, step = stage_reference.find_stage(str(name_source(stage)))
+    directory.read_config(run)
     code_copies.check(run)
     run_config = config.load(run / directory.CONFIG)
     settings = find_settings(run_config, name, where)

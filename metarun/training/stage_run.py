@@ -4,6 +4,7 @@ Between chunks: metrics to disk, validation when due, checkpoint when due, an en
 answer to signals. None of these changes the numbers: only steps do, and they depend on nothing but their number.
 """
 
+import functools
 import logging
 import time
 from collections.abc import Mapping
@@ -15,18 +16,17 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Key
 
-from metarun import base, config, errors, meshes, numbers, trees
+from metarun import base, config, errors, meshes, numbers, signals, trees
 from metarun.hosts.transfers import collect
 from metarun.runs import checkpoints
 from metarun.runs.checkpoints import Checkpoint
 from metarun.stages import Divergence, Stage, take_learner
-from metarun.training import budgets, first_memory, learner_log, loop, optimizer, speedometer
+from metarun.training import budgets, first_memory, learner_log, loop, optimizer, speedometer, validation
 from metarun.training.facts import Facts, Spent, read_facts, write_facts
 from metarun.training.loop import Loop, Program, State
 from metarun.training.pace import Pace
 from metarun.training.session import Session
 from metarun.training.survivors import Survivors
-from metarun.training.validation import is_better, make_validation
 
 logger = logging.getLogger("metarun")
 
@@ -58,6 +58,7 @@ class StageRun:
         self.loop = Loop(algorithm, session.tasks.family.sample, chain, stage.training, mesh, stage)
         self.data = meshes.replicate(session.tasks.data["train"], mesh)
         self.earlier = meshes.share_out(earlier, mesh)
+        self.make_validation = functools.cache(lambda: validation.make_validation(stage, session))
         self.facts = Facts()
         self.survivors = Survivors(stage, diverged or {})
         self.speedometer = speedometer.Speedometer(stage, session.devices)
@@ -74,14 +75,17 @@ class StageRun:
         """
         name, training, progress = self.stage.name, self.stage.training, self.session.progress
         with self.session.run.checkpoints(name, self.session.checkpoint.keep) as self.saved:
-            self.restore()
+            with self.session.processes.stop_at_once():
+                self.restore()
             logger.info("%s begins after step %d", name, self.facts.step)
-            tasks_per_step = training.tasks_per_step * len(self.stage.positions)
-            last_step = training.last_step if self.end is None else self.facts.step
-            progress.stage_started(name, self.facts.step, last_step, tasks_per_step)
+            tasks, last_step = training.tasks_per_step * len(self.stage.positions), training.last_step
+            progress.stage_started(name, self.facts.step, self.facts.step if self.end else last_step, tasks)
             if training.seconds is not None:
                 progress.timed(name, self.facts.seconds, training.seconds)
             self.session.run.write_status("running", name, self.facts.step)
+            if self.facts.unvalidated:
+                self.facts = replace(self.facts, unvalidated=False)
+                self.conclude()
             if self.end is None:
                 self.advance_to_end()
         progress.stage_ended(name)
@@ -109,7 +113,7 @@ class StageRun:
         """Return the state before the first step and the keys of the stage, from one program."""
         make_start = numbers.jit(self.make_start, self.stage.list_numbers())
         state, keys, finite = make_start(*self.list_start_arguments())
-        if not finite:
+        if not signals.wait_for(lambda: jax.device_get(finite)):
             self.refuse_not_finite(state.weights)
         return state, keys
 
@@ -123,7 +127,7 @@ class StageRun:
         weights, memory = spread(lambda: checkpoints.load_weights(begun, shapes.weights), shapes.weights), ()
         self.facts = read_facts(begun)
         self.survivors.restore(self.facts.diverged)
-        if self.end is None:
+        if self.end is None or self.facts.unvalidated:
             if begun.step == checkpoints.START:
                 memory = first_memory.compute(self.stage, weights)
             else:
@@ -154,8 +158,8 @@ class StageRun:
 
         Trials go on without those that begin so, if there are others.
         """
-        all_finite = jax.jit(trees.all_finite)
-        finite = [bool(all_finite(take_learner(weights, position))) for position in self.stage.positions]
+        learners = (take_learner(weights, position) for position in self.stage.positions)
+        finite = list(map(bool, map(jax.jit(trees.all_finite), learners)))
         if self.stage.has_trials:
             self.survivors.note_start(finite)
             self.facts = replace(self.facts, diverged=self.survivors.list_own())
@@ -170,23 +174,27 @@ class StageRun:
 
     def advance_to_end(self) -> None:
         """Run chunk after chunk, with what is due between them."""
-        program = loop.compile_program(self.loop, self.data, self.keys, self.state)
+        with self.session.processes.stop_at_once():
+            program = loop.compile_program(self.loop, self.data, self.keys, self.state)
         self.session.progress.compiled(self.stage.name, program.compile_seconds)
         logger.info("%s compiled in %.1f s", self.stage.name, program.compile_seconds)
         step_flops, at_least = budgets.count_program_flops(program, self.loop)
         self.facts = replace(self.facts, step_flops=step_flops, flops_at_least=at_least)
-        evaluation, pace = self.session.evaluation, Pace(self.stage.training.chunk)
-        self.validate = make_validation(self.stage, self.session.tasks, evaluation, self.session.device)
         self.session.processes.meet()  # a process that still compiles is not waited for in a collective
+        pace = Pace(self.stage.training.chunk)
         while self.end is None:
             self.advance(program, pace)
-            best = self.is_due(evaluation.every) and self.note_validation()
-            best, due, signal = self.session.processes.share(
-                (best, best or self.is_checkpoint_due(), self.session.processes.find_signal())
-            )
-            if due or signal is not None:
-                self.save(best)
-            self.session.processes.stop_together(signal)
+            self.conclude()
+
+    def conclude(self) -> None:
+        """Do what is due after a chunk: validate, save, and answer a signal."""
+        best = self.is_due(self.session.evaluation.every) and self.note_validation()
+        best, due, signal = self.session.processes.share(
+            (best, best or self.is_checkpoint_due(), self.session.processes.find_signal())
+        )
+        if due or signal is not None:
+            self.save(best)
+        self.session.processes.stop_together(signal)
 
     def advance(self, program: Program, pace: Pace) -> None:
         """Run one chunk: it moves the state, writes its metrics to disk, and sets the pace of the next one."""
@@ -229,7 +237,7 @@ class StageRun:
         """Save a checkpoint of this moment. The lines of metrics that it counts on are on disk before it."""
         metrics = self.session.run.metrics
         metrics.sync()
-        self.facts = replace(self.facts, metrics_bytes=metrics.size())
+        self.facts = replace(self.facts, metrics_bytes=metrics.size(), metrics_sha256=metrics.digest())
         weights, memory = collect(self.state)
         self.saved.save(self.facts.step, weights, memory, write_facts(self.facts), best)
         self.session.processes.meet()
@@ -239,15 +247,22 @@ class StageRun:
     def note_validation(self) -> bool:
         """Measure the validation split and write a line for every learner that still trains; return whether it is best.
 
-        The best of several learners is that of their mean: one checkpoint holds them all.
+        The best of several learners is that of their mean: one checkpoint holds them all. A signal puts it all off.
         """
-        if self.validate is None:
+        validate = self.make_validation()
+        if validate is None:
             return False
         objective = self.session.tasks.family.problem.objective
         weights = collect(self.state.weights)
         if not self.session.processes.is_first:
             return False  # the first process measures, and says whether it is the best
-        measured = zip(self.stage.positions, self.validate(weights), self.survivors.flags, strict=True)
+        try:
+            with self.session.processes.stop_at_once():
+                values = validate(weights)
+        except signals.Stopped:
+            self.facts = replace(self.facts, unvalidated=True)
+            return False
+        measured = zip(self.stage.positions, values, self.survivors.flags, strict=True)
         positions, learners, _ = zip(*[entry for entry in measured if entry[2]], strict=True)
         head = {"step": self.facts.step, "mode": self.session.evaluation.modes[0]}
         end = {"seconds": round(self.facts.seconds, 3)}
@@ -257,7 +272,7 @@ class StageRun:
         )
         means = {name: sum(metrics[name] for metrics in learners) / len(learners) for name in learners[0]}
         logger.info("%s step %d, validation %s", self.stage.name, self.facts.step, means)
-        best = is_better(objective, means[objective.selection], self.facts.best)
+        best = validation.is_better(objective, means[objective.selection], self.facts.best)
         if best:
             self.facts = replace(self.facts, best=means[objective.selection])
         self.session.progress.validated(self.stage.name, self.facts.step, means, best)
@@ -280,5 +295,4 @@ class StageRun:
 def make_mesh(stage: Stage, devices: list[jax.Device], accelerator: config.Accelerator) -> Mesh:
     """Make the mesh of a stage. All cores share its tasks if that pays, or if the config says how many share them."""
     share_tasks = stage.shares_tasks or accelerator.devices is not None
-    tasks, replicas = stage.training.tasks_per_step, stage.axes.get("replica", 1)
-    return meshes.make_mesh(devices, tasks, replicas, share_tasks)
+    return meshes.make_mesh(devices, stage.training.tasks_per_step, stage.axes.get("replica", 1), share_tasks)

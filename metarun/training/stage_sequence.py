@@ -3,6 +3,7 @@
 import jax
 
 from metarun import base
+from metarun.backbones import contents
 from metarun.hosts.transfers import collect
 from metarun.stages import Stage, Trained
 from metarun.training import saved_progress
@@ -30,7 +31,8 @@ def train(session: Session, stages: list[Stage]) -> tuple[dict[str, Trained], di
             continue
         diverged = stage_run.survivors.diverged if stage_run else {}
         stage_run = StageRun(session, stage, earlier, begun.get(name), diverged)
-        weights = jax.device_put(collect(stage_run.train()), session.device)
+        with contents.raise_failures():
+            weights = jax.device_put(collect(stage_run.train()), session.device)
         earlier = earlier | {name: weights}
         spent[name] = stage_run.spent
         trained[name] = Trained(stage_run.spent.steps, weights, stage_run.survivors.diverged)

@@ -6,20 +6,22 @@ from typing import Any
 
 import jax
 
-from metarun import base, config
-from metarun.assembly import Tasks
+from metarun import base
 from metarun.evaluation import episodes, statistics, variants
 from metarun.evaluation.measurement import make_measurement
 from metarun.numbers import Numbers
 from metarun.stages import Stage
+from metarun.training.session import Session
 
 Metrics = dict[str, float]
 
 
-def make_validation(
-    stage: Stage, tasks: Tasks, settings: config.Evaluation, device: jax.Device
-) -> Callable[[base.Weights], list[Metrics]] | None:
-    """Make weights -> the metrics of each learner on the validation split; None: nothing is to be validated."""
+def make_validation(stage: Stage, session: Session) -> Callable[[base.Weights], list[Metrics]] | None:
+    """Make weights -> the metrics of each learner on the validation split; None: nothing is to be validated.
+
+    It raises Stopped if a signal comes before it has measured them.
+    """
+    tasks, settings = session.tasks, session.evaluation
     if settings.every is None or "validation" not in tasks.data:
         return None
 
@@ -37,10 +39,11 @@ def make_validation(
         stage.list_numbers(),
         choose,
         stage.differing,
+        session.processes.check_signal,
     )
 
     def validate(weights: base.Weights) -> list[Metrics]:
-        values = measure(jax.device_put(weights, device))
+        values = measure(jax.device_put(weights, session.device))
         learners = [statistics.select_learner(values, position) for position in stage.positions]
         return [flatten_summary(statistics.summarise(learner), settings.modes[0]) for learner in learners]
 

@@ -1,5 +1,7 @@
 """A user's own edge lists: which lines count, and how a wrong one is refused."""
 
+import os
+
 import pytest
 
 from helpers import animals
@@ -46,3 +48,9 @@ def test_bytes_that_are_no_text_and_folders_are_told(tmp_path):
     for path, what in ((tmp_path / "edges.csv", "not UTF-8"), (tmp_path, "cannot be read")):
         with pytest.raises(edge_list.DataError, match=what):
             edge_list.read(path, animals.NAMES)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "edges.csv")
+    with pytest.raises(edge_list.DataError, match="not a regular file"):
+        edge_list.read(tmp_path / "edges.csv", animals.NAMES)

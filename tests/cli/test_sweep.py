@@ -8,6 +8,7 @@ from PIL import Image
 
 from helpers import sweeps
 from helpers.commands import assert_three_lines
+from helpers.runs import read_json
 from helpers.sweeps import RATE
 from metarun import config, experiment
 from metarun.progress import Progress
@@ -49,7 +50,7 @@ def test_a_sweep_ranks_its_settings_and_the_winner_trains_alone_to_the_same_resu
     assert in_process == ["000-0-000"]
     assert said.out[-1] == "here"
     assert said.out[0].split()[:3] == [RATE, "loss", "minus"]
-    ranking = json.loads((tmp_path / "here" / "ranking.json").read_text())
+    ranking = read_json(tmp_path / "here" / "ranking.json")
     assert len(ranking["ranking"]) == 2
     for name in ("parallel-coordinates.png", "importance.png"):
         with Image.open(tmp_path / "here" / name) as picture:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from metarun import config
+from metarun.config import base_file, yaml_file
 from metarun.errors import ConfigError
 
 BASE = """\
@@ -262,6 +263,16 @@ def test_an_error_in_the_base_file_names_the_base_file_and_its_line(claim, old, 
 )
 def test_an_error_in_the_extending_file_names_the_extending_file(claim, text, place, folder, refuse):
     assert refuse(text).where == f"{folder}/{place}"
+
+
+def test_what_is_replaced_has_no_place_in_the_base_file_any_more():
+    """Else an error of a key that is missing now would name the line of another choice."""
+    base = yaml_file.parse("outer: {inner: {name: one, width: 1}, list: [1, 2]}", "base.yaml")
+    extending = yaml_file.parse("\nouter: {inner: {name: two}, list: [3]}", "run.yaml")
+    merged = base_file.merge(base, extending)
+    assert merged.value == {"outer": {"inner": {"name": "two"}, "list": [3]}}
+    assert set(merged.places) == {"outer", "outer.inner", "outer.inner.name", "outer.list", "outer.list.0"}
+    assert set(merged.places.values()) == {"run.yaml:2"}
 
 
 def test_stages_do_not_fit_a_base_file_with_a_training(folder, refuse):

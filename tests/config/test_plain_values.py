@@ -56,3 +56,20 @@ def test_an_error_in_a_dict_names_the_key():
     with pytest.raises(ConfigError, match="kindd") as caught:
         config.load({"task": {"name": "linear", "kindd": 1}})
     assert "the config, key task" in caught.value.where
+
+
+def test_what_no_file_can_hold_is_refused_by_its_name():
+    with pytest.raises(ConfigError, match="no number, text, list or dict: <object") as caught:
+        config.load({"task": {"name": "linear"}, "seed": object()})
+    assert caught.value.where == "the config"
+
+
+def test_a_dict_extends_no_file():
+    with pytest.raises(ConfigError, match="extends no file"):
+        config.load({"extends": "linear/maml", "seed": 1})
+
+
+def test_a_section_is_written_in_its_own_order():
+    assert (
+        plain_values.format_override("task", {"name": "linear", "kind": 1}) == "task={name: linear, kind: 1}"
+    )

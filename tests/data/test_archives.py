@@ -36,11 +36,11 @@ def with_mode(name, mode):
     return info
 
 
-def patch(path, signature, offset, layout, value):
-    """Overwrites a field of every header that starts with `signature`."""
+def patch(path, signature, offset, layout, *values):
+    """Overwrites fields of every header that starts with `signature`."""
     content = bytearray(path.read_bytes())
     for match in re.finditer(re.escape(signature), bytes(content)):
-        struct.pack_into(layout, content, match.start() + offset, value)
+        struct.pack_into(layout, content, match.start() + offset, *values)
     path.write_bytes(content)
 
 
@@ -55,6 +55,13 @@ def test_members_come_whole_and_in_sorted_order(tmp_path):
 def test_regular_files_with_unix_modes_are_read(tmp_path):
     path = pack(tmp_path / "good.zip", [(with_mode("folder/a.txt", stat.S_IFREG | 0o600), b"first")])
     assert read(path) == [("folder/a.txt", b"first")]
+
+
+def test_a_member_without_a_name_is_refused(tmp_path):
+    path = pack(tmp_path / "nameless.zip", [("folder/a.txt", b"first")])
+    patch(path, CENTRAL, 28, "<3H", 0, 0, len("folder/a.txt"))  # the name is taken for a comment
+    with pytest.raises(DataError):
+        read(path)
 
 
 HOSTILE_NAMES = {

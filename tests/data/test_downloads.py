@@ -21,6 +21,7 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.content, self.cut, self.ranges, self.shift = CONTENT, None, True, 0
+        self.packed = False  # whether it calls the content gzipped
         self.asked = []  # the Range header of each request, or None
 
 
@@ -41,6 +42,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header(
                 "Content-Range", f"bytes {start}-{len(server.content) - 1}/{len(server.content)}"
             )
+        if server.packed:
+            self.send_header("Content-Encoding", "gzip")
         self.send_header("Content-Length", str(len(server.content) - start))
         self.end_headers()
         self.wfile.write(server.content[start : server.cut])
@@ -119,6 +122,11 @@ def test_a_server_that_sends_another_range_than_asked_for_is_not_believed(server
     server.shift = 1000
     fetch()
     assert server.asked == [None, "bytes=100000-", None]
+
+
+def test_what_the_server_calls_packed_is_taken_as_it_is_sent(server, fetch):
+    server.packed = True
+    fetch()
 
 
 def test_what_began_wrongly_is_fetched_once_more_from_the_start(server, fetch, tmp_path):

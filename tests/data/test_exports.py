@@ -6,6 +6,7 @@ from PIL import Image
 
 from helpers.commands import assert_three_lines
 from metarun.data import class_folders, exports, sentence_pairs
+from metarun.data.preparation import Preparation
 from metarun.data.sets.omniglot_files import DRAWINGS, Omniglot
 from metarun.errors import UsageError
 from metarun.tasks import translation
@@ -66,7 +67,7 @@ def test_the_seed_chooses_the_characters(omniglot, tmp_path):
 
 def test_the_drawings_are_what_an_image_folder_reads(omniglot, tmp_path):
     exports.export_drawings(tmp_path, omniglot, np.arange(4), 4, shots=0, seed=0)
-    folder = class_folders.load(tmp_path, 105, 1)
+    folder = class_folders.load(tmp_path, Preparation(105, crop="stretch", channels=1))
     assert folder.class_names == tuple(name.replace("/", "_") for name in omniglot.class_names)
     np.testing.assert_array_equal(255 - folder.images[..., 0], omniglot.images.reshape(-1, 105, 105))
 
@@ -80,7 +81,7 @@ def test_a_text_is_a_file_of_lines_with_a_tab(tmp_path):
 def test_the_texts_are_what_parallel_text_reads(tmp_path):
     texts = {"l00-l01": [("a b", "c"), ("d", "e")], "l00-l02": [("a", "f")]}
     exports.export_sentences(tmp_path, texts)
-    pairs = sentence_pairs.read(tmp_path)
+    pairs = sentence_pairs.read(tmp_path).pairs
     assert {
         f"{pair.source}-{pair.target}": list(zip(pair.sources, pair.targets, strict=True)) for pair in pairs
     } == texts

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from helpers.families import labelled
-from metarun import base
+from metarun import base, signals
 from metarun.evaluation import episodes, statistics
 from metarun.evaluation.episodes import FrozenEpisodes
-from metarun.evaluation.measurement import make_measurement
+from metarun.evaluation.measurement import make_measurement, score_columns
 from metarun.evaluation.variants import Variant
 from metarun.tasks import sinusoid
 
@@ -55,3 +55,36 @@ def test_how_many_episodes_are_computed_at_once_changes_no_value(at_once):
     values = measure({"sine": make_predictor(jnp.sin)}, family, count=7, at_once=at_once)["sine"]["loss"]
     assert values.shape == (7,)
     np.testing.assert_allclose(values, expected, rtol=1e-4)
+
+
+def test_what_the_check_raises_ends_a_measurement_and_otherwise_changes_nothing():
+    family = labelled(WAYS)
+    frozen = FrozenEpisodes(family, "test", (), episodes.make_keys(0, "test", 6))
+    calls = []
+    measure_checked = make_measurement(
+        {"perfect": Variant(make_predictor(lambda inputs: inputs))}, frozen, 4, check=lambda: calls.append(0)
+    )
+    values = measure_checked(base.Weights(()))
+    assert calls
+    np.testing.assert_array_equal(values["perfect"]["accuracy"], np.ones(6))
+
+    def stop() -> None:
+        raise signals.Stopped(15)
+
+    with pytest.raises(signals.Stopped):
+        make_measurement({"perfect": Variant(make_predictor(lambda inputs: inputs))}, frozen, 4, check=stop)(
+            base.Weights(())
+        )
+
+
+def test_scores_of_the_host_are_interrupted_between_episodes():
+    objective = labelled(WAYS).problem.objective._replace(score=lambda metrics: {"mean": metrics["loss"]})
+    column, checks = np.arange(3.0), iter([None, None, signals.Stopped(15)])
+
+    def check() -> None:
+        if error := next(checks):
+            raise error
+
+    with pytest.raises(signals.Stopped):
+        score_columns(objective, {"loss": column}, 0, check)
+    np.testing.assert_array_equal(score_columns(objective, {"loss": column}, 0)["mean"], column)

@@ -1,7 +1,8 @@
 """kill -9 at any moment costs nothing but time: the run that goes on ends as the uninterrupted one, byte for byte.
 
 Each attempt is a process of its own, forked from a server that has imported everything and computed nothing, so
-that most of the kills hit the run and not its imports. METARUN_KILLS says how many kills there are in all.
+that most of the kills hit the run and not its imports. METARUN_KILLS says how many kills there are in all; without it
+the share does.
 """
 
 import multiprocessing
@@ -14,10 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from fault.share import seed as fault_seed
+from fault.share import share
 from helpers.attempts import attempt, make_start
 from helpers.runs import BOTH, SEVERAL, SINGLE, assert_same_run, read_json
 
-KILLS = int(os.environ.get("METARUN_KILLS", "100"))
+KILLS = int(os.environ.get("METARUN_KILLS") or share(45))
 IMPORTED = [
     "metarun.cli",
     "metarun.cli.progress_display",
@@ -32,7 +35,6 @@ TWO = [f"stages.{index}.training.{override}" for index in (0, 1) for override in
 TWO += CADENCE
 MANY = [f"stages.{index}.training.{override}" for index in (0, 1) for override in ("steps=80", "chunk=2")]
 MANY += CADENCE
-pytestmark = pytest.mark.fault
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +72,7 @@ def is_done(path: Path) -> bool:
     ids=["one stage", "two stages", "replicas and copies"],
 )
 def test_a_run_killed_at_any_moment_goes_on_to_the_uninterrupted_result(
-    start, tmp_path, text, overrides, kills, seed
+    start, tmp_path, attack, text, overrides, kills, seed
 ):
     """Delays are spread evenly over the life of an uninterrupted process: start-up, steps, saves, evaluation."""
     file, messages = tmp_path / "killed.yaml", tmp_path / "messages"
@@ -84,7 +86,7 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_uninterrupted_result(
     began = time.monotonic()
     finish(start(arguments(reference), messages), messages)
     life = time.monotonic() - began
-    delays, runs, delivered = random.Random(seed), 0, 0
+    delays, runs, delivered = random.Random(fault_seed() + seed), 0, 0
     while delivered < kills:
         path = tmp_path / f"run-{runs}"
         while not is_done(path):
@@ -93,8 +95,12 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_uninterrupted_result(
                 delivered += kill(process, delays.uniform(0, life))
             else:
                 finish(process, messages)
-        assert_same_run(path, reference)
+        try:
+            assert_same_run(path, reference)
+        except AssertionError as difference:
+            attack.fail(f"run {runs}, killed at some moments of {life:.1f} s: {difference}")
         runs += 1
+    attack.tries += delivered
     assert runs > 0
 
 
@@ -116,7 +122,9 @@ seed: 4
 )
 
 
-def test_a_run_of_many_models_killed_in_each_of_its_stages_ends_as_the_uninterrupted_one(start, tmp_path):
+def test_a_run_of_many_models_killed_in_each_of_its_stages_ends_as_the_uninterrupted_one(
+    start, tmp_path, attack
+):
     file, messages, path = tmp_path / "models.yaml", tmp_path / "messages", tmp_path / "killed"
     file.write_text(MODELS)
     finish(start([str(file), "--run-dir", str(tmp_path / "reference")], messages), messages)
@@ -128,6 +136,7 @@ def test_a_run_of_many_models_killed_in_each_of_its_stages_ends_as_the_uninterru
         process.join()
         assert process.exitcode == -signal.SIGKILL, f"{stage}: {messages.read_text()}"
         assert not is_done(path)
+        attack.tries += 1
     finish(start([str(file), "--run-dir", str(path)], messages), messages)
     assert_same_run(path, tmp_path / "reference")
 

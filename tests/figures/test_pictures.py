@@ -47,7 +47,7 @@ def test_a_run_with_validation_leaves_curves_and_an_episode(tmp_path):
 
 
 def test_a_run_without_validation_leaves_the_curves_of_training(tmp_path, monkeypatch):
-    def build_without_picture(selection, build=assembly.build_family):
+    def build_without_picture(selection, kept, build=assembly.build_family):
         return build(selection)._replace(draw=None)
 
     monkeypatch.setattr(assembly, "build_family", build_without_picture)

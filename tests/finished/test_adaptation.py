@@ -106,7 +106,9 @@ def test_a_metric_that_was_not_measured_is_refused(metarun_, runs):
 
 @pytest.mark.parametrize("choice", [("--mode", "inductive"), ("--learner", "5")])
 def test_a_choice_that_the_curves_do_not_take_is_refused(metarun_, runs, choice):
-    assert_three_lines(metarun_("compare", *runs, "--steps-curve", *choice), 2, "--mode and --learner")
+    assert_three_lines(
+        metarun_("compare", *runs, "--steps-curve", *choice), 2, "--mode, --learner and --baselines"
+    )
 
 
 def test_a_folder_that_is_no_run_is_refused(metarun_, tmp_path):

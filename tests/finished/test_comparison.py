@@ -164,8 +164,9 @@ def test_a_stage_without_such_a_learner_is_left_out_of_a_run_that_has_one(
     run = make_run(tmp_path / "run", values[0], ("teacher", "student", "distilled"))
     result = json.loads((run / "result.json").read_text())
     for stage in ("teacher", "student"):
-        result["stages"][stage]["inductive"]["unadapted"] = {"loss": {}}
+        result["stages"][stage]["inductive"]["unadapted"] = {"loss": {"mean": 0.0, "ci95": 0.5}}
         columns = {f"inductive/{name}/loss": values[0] for name in ("adapted", "unadapted")}
+        columns |= {"inductive/adapted/accuracy": -values[0]}
         np.savez(run / f"episodes/{stage}-test.npz", **columns)
     (run / "result.json").write_text(json.dumps(result))
     compared = comparison.compare([run], Choice(learner="unadapted"))

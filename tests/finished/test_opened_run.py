@@ -86,9 +86,9 @@ def test_a_run_with_steps_left_cannot_go_on_without_the_memory_of_its_optimizer(
 
 
 def age(run: Path) -> None:
-    """Give the manifests of a run the number of the format of before."""
+    """Give the manifests of a run the number of the first format, which had no digests."""
     for file in run.glob("checkpoints/*/*/manifest.json"):
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 1}))
+        file.write_text(json.dumps(read_json(file) | {"format": 1}))
 
 
 def test_a_checkpoint_of_the_old_format_is_refused_with_code_5(copy):
@@ -122,8 +122,8 @@ def test_a_learner_is_opened_in_the_first_mode_and_with_the_steps_that_are_evalu
 
 
 def test_a_split_that_the_family_does_not_have_is_refused(single, monkeypatch):
-    def build_without_validation(run_config, device, build=opened_run.assembly.build_tasks):
-        tasks = build(run_config, device)
+    def build_without_validation(run_config, device, kept, build=opened_run.assembly.build_tasks):
+        tasks = build(run_config, device, kept)
         return tasks._replace(data={name: tasks.data[name] for name in ("train", "test")})
 
     monkeypatch.setattr(opened_run.assembly, "build_tasks", build_without_validation)

@@ -7,10 +7,12 @@ import pytest
 
 import metarun
 from helpers import builders, compiled, drawings, opened_runs, processes, trees
-from metarun import base, errors, plugins
+from metarun import assembly, base, errors, plugins
+from metarun.config import Selection
 from metarun.finished import prediction
 from metarun.finished.finished_run import find_run
 from metarun.finished.opened_run import open_run
+from metarun.testing import small_problems
 
 pytestmark = pytest.mark.usefixtures("own_place", "shared_programs")
 
@@ -29,8 +31,9 @@ def test_the_outline_of_a_family_has_the_episodes_and_the_spec_of_the_family(nam
     module = plugins.load("task", name)
     if not hasattr(module, "outline"):
         pytest.skip(f"{name} is built without files, or not without them")
-    built, outline = builders.build_task(name), module.outline(module.Config())
-    assert outline.problem.spec == built.problem.spec and outline.form == built.form
+    built, selection = builders.build_task(name), Selection(name, small_problems.make_example_config(name))
+    outline = assembly.make_family(module.outline, selection, built.kept)
+    assert outline.problem.spec == built.problem.spec and type(outline.form) is type(built.form)
     assert outline.data.keys() == built.data.keys()
     for split, data in built.data.items():
         shapes = [

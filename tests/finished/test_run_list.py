@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from helpers.finished_runs import COUNT, make_run
+from helpers.runs import read_json
 from metarun import errors
 from metarun.finished.listed_run import describe
 from metarun.finished.run_list import list_runs
@@ -83,7 +84,7 @@ def test_runs_of_one_kind_are_told_apart_and_other_kinds_do_not_count(root):
 def test_the_step_is_that_of_the_stage_that_the_run_is_in(root):
     text = "stages: [{name: first, training: {steps: 5}}, {name: second, training: {steps: 8}}]"
     (root / "a/config.yaml").write_text(text)
-    status = json.loads((root / "a/status.json").read_text()) | {"stage": "second", "step": 3}
+    status = read_json(root / "a/status.json") | {"stage": "second", "step": 3}
     (root / "a/status.json").write_text(json.dumps(status))
     run = list_runs(root, ["name=a"], None)[0]
     assert (run.status.stage, run.status.step, run.steps) == ("second", 3, 8)

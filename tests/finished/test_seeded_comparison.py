@@ -94,7 +94,11 @@ def test_a_trial_that_has_diverged_is_not_ranked_by_the_values_of_the_step_befor
 def test_an_older_file_with_the_mean_over_seeds_alone_says_what_cannot_be_had(tmp_path):
     values = draw_values(0)
     old = make_seeded_run(tmp_path / "old", values, (0, 1, 2))
-    np.savez(old / "episodes" / "maml-test.npz", **{"inductive/adapted/loss": values.mean(axis=0)})
+    means = {
+        "inductive/adapted/loss": values.mean(axis=0),
+        "inductive/adapted/accuracy": -values.mean(axis=0),
+    }
+    np.savez(old / "episodes" / "maml-test.npz", **means)
     new = make_seeded_run(tmp_path / "new", values + 1, (0, 1, 2))
     compared = comparison.compare([old, new], LOSS)
     assert any("no values of single seeds in the files of old" in note for note in compared["notes"])

@@ -54,7 +54,7 @@ def test_an_example_that_is_alone_in_its_class_is_not_left_out():
 
 def test_a_large_support_is_looked_at_in_parts_from_all_classes():
     labels = np.repeat(np.arange(3), 40)
-    places = support_check.choose_left_out(labels)
+    places = support_check.choose_left_out(labels, support_check.LEFT_OUT)
     assert len(places) == support_check.LEFT_OUT == len(set(places.tolist()))
     assert np.bincount(labels[places]).tolist() == [8, 8, 8]
 

@@ -1,5 +1,8 @@
 """What a command of `metarun` printed, and what every error looks like."""
 
+import os
+import resource
+import subprocess
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
@@ -30,6 +33,24 @@ def make_command(monkeypatch, capsys) -> Callable[..., Said]:
         return Said(code, out.splitlines(), err.splitlines())
 
     return run
+
+
+def run_process(*arguments: object, limit: int = resource.RLIM_INFINITY, **environment: str) -> Said:
+    """Run a command in a process of its own, which may write files of at most `limit` bytes."""
+    code = f"""
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+from metarun import cli
+cli.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    return Said(done.returncode, done.stdout.splitlines(), done.stderr.splitlines())
 
 
 def assert_three_lines(said: Said, code: int, *words: str) -> None:

@@ -23,6 +23,7 @@ evaluation: {every: 10, episodes: 6}
 checkpoint: {every: 8, keep: 2}
 accelerator: {platform: cpu, devices: 1}
 """
+SEALS = ("sealed", "sha256")  # keys of the digests in a JSON file of a run
 STAGE = (
     "{{name: {}, model: {{name: mlp, hidden: [8]}}, algorithm: {{name: maml}}, "
     "training: {{steps: 24, tasks_per_step: 4, chunk: 4}}}}"
@@ -86,8 +87,8 @@ def evaluate(path: Path, *overrides: str, stage: str | None = None, split: str |
 
 
 def read_json(path: Path) -> dict:
-    """Return what a JSON file holds."""
-    return json.loads(path.read_text())
+    """Return what a JSON file holds, without its digests."""
+    return {key: value for key, value in json.loads(path.read_text()).items() if key not in SEALS}
 
 
 def lines(path: Path, split: str | None = None) -> list[str]:

@@ -170,12 +170,13 @@ def make_trace(trace: Callable) -> Callable:
 
 
 def share_tasks(build: Callable) -> Callable:
-    def build_once(run_config: Any, *device: Any) -> Any:
+    def build_once(run_config: Any, *device_and_kept: Any) -> Any:
         settings = run_config.evaluation
         evaluated = (settings.ways, settings.shots, settings.queries)
-        key = ("tasks", keep(build), keep(assembly.build_family), repr(run_config.task), evaluated, device)
+        key = ("tasks", keep(build), keep(assembly.build_family), repr(run_config.task), evaluated)
+        key += (repr(device_and_kept),)
         if key not in known:
-            known[key] = build(run_config, *device)
+            known[key] = build(run_config, *device_and_kept)
         return known[key]
 
     return build_once

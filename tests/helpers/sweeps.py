@@ -13,6 +13,7 @@ from metarun.sweeps.course import Questions
 from metarun.sweeps.sweep_directory import SweepDirectory
 
 EPISODES = 12
+INTERVAL = {"mean": 0.0, "ci95": 0.1}  # of a metric in a result; nobody looks at it here
 RATE, INNER = "training.optimizer.learning_rate", "algorithm.inner_lr"
 Formula = Callable[[config.RunConfig], float]
 
@@ -67,9 +68,9 @@ def finish_program(sweep: SweepDirectory, name: str, formula: Formula = measure_
             "split": "validation",
             "higher_is_better": [],
             "episodes": {"count": EPISODES, "hash": "abc"},
-            "stages": {stage: {"step": 7, "inductive": {"adapted": {"loss": {}}}}},
-            "diverged": [{"trial": int(place)} for place in np.flatnonzero(np.isnan(losses))],
-        }
+            "stages": {stage: {"step": 7, "inductive": {"adapted": {"loss": INTERVAL}}}},
+            "diverged": [{"trial": int(place), "stage": stage} for place in np.flatnonzero(np.isnan(losses))],
+        } | ({} if single else {"seeds": [trial.seed for trial in trials]})
         run.write_result(result)
 
 

@@ -8,6 +8,7 @@ import pytest
 from helpers import builders, gradients, trees
 from metarun import base, plugins
 from metarun.models import seq2seq
+from metarun.tasks import _sentences
 
 KEY = jax.random.key(0)
 SPEC = base.Spec((6,), 9, "tokens", vocabulary=8)
@@ -143,3 +144,87 @@ def test_pictures_and_vectors_are_refused_with_a_remedy(spec):
 def test_every_other_model_refuses_sentences(name):
     with pytest.raises(ValueError):
         builders.build_model(name, SPEC)
+
+
+@pytest.fixture(scope="module")
+def deep() -> base.Model:
+    return builders.build_model("seq2seq", SPEC, depth=2)
+
+
+def decode_anew(model: base.Model, params, source, length: int):
+    """Decode with a whole forward pass for every token, which `_sentences.translate` does without GREEDY."""
+    inputs = {"source": source, "prefix": jnp.zeros((source.shape[0], length), jnp.int32)}
+
+    def predict(inputs):
+        return model.apply(params, {name: inputs[name] for name in ("source", "prefix")})
+
+    return _sentences.translate(predict, inputs)
+
+
+def test_sentences_with_remembered_keys_and_values_are_those_decoded_anew(deep, inputs):
+    generator = np.random.default_rng(3)
+    source = generator.integers(3, 8, (7, 6)).astype(np.int32)
+    source[::2, 4:] = 0
+    source = jnp.asarray(source)
+
+    @jax.jit
+    def both(params):
+        whole = deep.apply(params, {"source": source, base.GREEDY: jnp.zeros((7, 6), jnp.int32)})
+        return whole, decode_anew(deep, params, source, 6)
+
+    ended = 0
+    for seed in range(6):
+        params = trees.normal_like(jax.eval_shape(deep.init, KEY, inputs), seed)
+        whole, anew = map(np.asarray, both(params))
+        np.testing.assert_array_equal(whole, anew)
+        assert whole.dtype == np.int32
+        ended += (whole == base.END).any(axis=1).sum()
+    assert 0 < ended < 6 * 7  # some end early, and some never
+
+
+def test_the_logits_of_one_token_after_another_are_those_of_the_whole_prefix(deep, inputs):
+    """The cache in numbers: equal to 1e-5 at every position, not only in the choice of the token."""
+    params = trees.normal_like(jax.eval_shape(deep.init, KEY, inputs), 5)
+    settings = seq2seq.Config(**builders.select_options("model", "seq2seq", {"depth": 2}))
+    module = seq2seq.Transformer(settings, 8, 9, 6)
+
+    @jax.jit
+    def say_all(params):
+        memories = module.apply({"params": params}, inputs["source"], 6, method="begin")
+        logits = []
+        for position in range(6):
+            token = inputs["prefix"][:, position]
+            one, memories = module.apply(
+                {"params": params}, inputs["source"], token, memories, position, method="say"
+            )
+            logits.append(one)
+        return jnp.stack(logits, axis=1), deep.apply(params, inputs)
+
+    stepwise, whole = say_all(params)
+    np.testing.assert_allclose(stepwise, whole, rtol=1e-4, atol=1e-4)
+
+
+def test_an_average_of_learners_is_decoded_token_by_token(inputs):
+    """An algorithm that changes the outputs never passes averaged tokens off as a sentence."""
+    model = builders.build_model("seq2seq", SPEC, depth=1)
+    made = [trees.normal_like(jax.eval_shape(model.init, KEY, inputs), seed) for seed in (1, 2)]
+    source = jnp.asarray(inputs["source"])
+    given = {"source": source, "prefix": jnp.zeros((3, 6), jnp.int32)}
+
+    def average(inputs):
+        return sum(model.apply(params, inputs) for params in made) / 2
+
+    def alone(inputs):
+        return model.apply(made[0], inputs)
+
+    whole = {"source": source, base.GREEDY: jnp.zeros((3, 6), jnp.int32)}
+
+    @jax.jit
+    def translate(given, whole):
+        assert _sentences.ask_whole(alone, whole) is not None
+        assert _sentences.ask_whole(average, whole) is None
+        assert _sentences.ask_whole(lambda inputs: inputs["prefix"], whole) is None
+        return _sentences.translate(average, given)
+
+    said = translate(given, whole)
+    assert said.shape == (3, 6) and said.dtype == jnp.int32

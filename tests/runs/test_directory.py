@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metarun import errors
+from metarun import errors, outside
 from metarun.runs import directory, environment, files, metrics
 from metarun.runs.directory import RunDirectory
 
@@ -89,13 +89,6 @@ def test_json_files_hold_no_nan(tmp_path):
 # --- directory ---
 
 
-def test_new_paths_of_a_config_differ_and_create_nothing(tmp_path):
-    paths = {directory.make_path("maml", tmp_path) for _ in range(20)}
-    assert len(paths) > 1
-    assert {path.parent for path in paths} == {tmp_path / "maml"}
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_the_newest_run_goes_by_the_time_in_its_name_and_skips_what_is_no_run(tmp_path):
     for name in ["20250102-000000-aaaa", "20250101-000000-ffff", "notes"]:
         start_run(tmp_path / "maml" / name)
@@ -144,6 +137,35 @@ def test_a_folder_that_is_no_run_is_left_as_it_was(tmp_path, names, resume):
     with pytest.raises(errors.RunDirectoryError, match="no run"):
         RunDirectory.open(tmp_path, resume)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(names, "mine")
+
+
+@pytest.mark.parametrize("kind", [*directory.REFUSALS, errors.StorageError, KeyboardInterrupt])
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_refused_run_leaves_no_directory_unless_something_is_trained(tmp_path, kind, trained):
+    path = tmp_path / "run"
+    error = kind("what", "where", "remedy")
+    with pytest.raises(kind), directory.RunDirectory.open(path, resume=False) as run:
+        run.write_config("task: {}")
+        run.write_status("running")
+        (path / "checkpoints/first/0").mkdir(parents=True)  # from another run
+        if trained:
+            run.metrics.append([{"step": 1}])
+        raise error
+    assert path.exists() == (trained or kind not in directory.REFUSALS)
+
+
+@pytest.mark.parametrize("kind", [TypeError, KeyboardInterrupt, OSError])
+def test_a_plugin_from_elsewhere_that_fails_leaves_no_directory(tmp_path, monkeypatch, kind):
+    """A bug of ours does, with the traceback in its log; so does a signal."""
+    path = tmp_path / "run"
+    monkeypatch.setattr(outside, "LOADED", {__file__})
+    with pytest.raises(kind), directory.RunDirectory.open(path, resume=False):
+        raise kind("broken")
+    assert path.exists() == (kind is not TypeError)
+    monkeypatch.setattr(outside, "LOADED", set())
+    with pytest.raises(kind), directory.RunDirectory.open(tmp_path / "other", resume=False):
+        raise kind("broken")
+    assert (tmp_path / "other").exists()
 
 
 def test_a_file_in_the_place_of_a_run_directory_is_refused(tmp_path):
@@ -205,7 +227,8 @@ def test_status_says_where_the_run_is(tmp_path):
         running = json.loads((tmp_path / "status.json").read_text())
         run.write_status("diverged", "maml", 11, "the loss is nan")
         diverged = json.loads((tmp_path / "status.json").read_text())
-    assert running.keys() == {"status", "stage", "step", "updated", "pid", "host", "process_started"}
+    own = {"status", "stage", "step", "updated", "pid", "host", "process_started"}
+    assert running.keys() == {*own, "sha256"}
     assert (running["status"], running["stage"], running["step"]) == ("running", "maml", 10)
     assert running["pid"] == os.getpid()
     assert diverged["message"] == "the loss is nan"

@@ -17,7 +17,7 @@ def test_a_pipe_gets_the_content_and_stays_a_pipe(tmp_path):
     received: list[bytes] = []
     reader = threading.Thread(target=lambda: received.append(pipe.read_bytes()), daemon=True)
     reader.start()
-    files.write_bytes(pipe, b"content")
+    files.write_output(pipe, b"content")
     reader.join(timeout=10)
     assert received == [b"content"] and pipe.is_fifo()
 

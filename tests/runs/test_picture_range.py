@@ -14,7 +14,7 @@ def test_the_range_is_that_of_the_means_and_deviations_of_the_pictures():
     known = picture_range.measure_range({"images": IMAGES, "character": np.arange(6)})
     assert known is not None
     pictures = IMAGES.reshape(30, 64) / 255
-    for ends, values in zip(known, (pictures.mean(axis=1), pictures.std(axis=1)), strict=True):
+    for ends, values in zip(known[:2], (pictures.mean(axis=1), pictures.std(axis=1)), strict=True):
         np.testing.assert_allclose(ends, (values.min(), values.max()), rtol=1e-5)
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from metarun.runs import process_identity
+from metarun.runs import process_identity, strict_json
 from metarun.runs.directory import RunDirectory
 from metarun.runs.run_status import read_status
 
@@ -23,7 +23,7 @@ def status(tmp_path):
 
     def change(**changes):
         kept = {key: value for key, value in (content | changes).items() if value != "absent"}
-        file.write_text(json.dumps(kept))
+        file.write_text(json.dumps(strict_json.seal(kept)))
         return read_status(tmp_path / "run")
 
     return change
@@ -75,3 +75,10 @@ def test_a_run_without_a_status_is_done_if_it_has_a_result(tmp_path):
     assert read_status(tmp_path).state == "unknown"
     (tmp_path / "result.json").write_text("{}")
     assert read_status(tmp_path).state == "done"
+
+
+def test_a_status_that_was_edited_is_damaged(status, tmp_path):
+    assert status().step == 7
+    file = tmp_path / "run/status.json"
+    file.write_text(file.read_text().replace('"step": 7', '"step": 8'))
+    assert read_status(tmp_path / "run").state == "damaged"

@@ -28,7 +28,7 @@ case "$1 ${2-}" in
         [[ $3 != install ]] || [[ -z ${PIP_FAILS-} ]] || exit 1
         cp "${METARUN_STAND_IN}" "$(dirname "$0")/metarun"
         ;;
-    "-m pytest") printf '%s\\n' "$PWD" "${@:3}" >"$ARGUMENTS" ;;
+    "-m pytest") printf '%s\\n' "$PWD" "${@:3}" ${METARUN_FAULT_LONG:+long} >"$ARGUMENTS" ;;
 esac
 """
 METARUN = """#!/usr/bin/env bash
@@ -330,7 +330,8 @@ def test_a_relative_environment_belongs_to_the_callers_folder(machine):
                 "maml",
             ],
         ),
-        (("--fault", "-x"), ["-m", "fault", "-x"]),
+        (("--fault", "-x"), ["--dist", "worksteal", "-m", "fault", "-x"]),
+        (("--fault", "--long", "-x"), ["--dist", "worksteal", "-m", "fault", "-x", "long"]),
         (("--reproduction",), ["-m", "reproduction"]),
     ],
 )

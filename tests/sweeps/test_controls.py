@@ -10,6 +10,7 @@ import pytest
 
 from helpers import shared_programs
 from helpers.commands import assert_three_lines
+from helpers.runs import read_json
 from metarun import config, errors, experiment
 from metarun.cli.control_table import make_row
 from metarun.config import shipped
@@ -74,7 +75,8 @@ def finish(folder: control_runs.ControlDirectory, name: str, means: dict[str, fl
             if stage.copies is None:
                 values = {"inductive/adapted/loss": means.get(stage.name, 9.0) + shared + own}
                 run.write_episodes(stage.name, "test", values)
-                result["stages"][stage.name] = {"step": 7, "inductive": {"adapted": {"loss": {}}}}
+                interval = {"mean": float(values["inductive/adapted/loss"].mean()), "ci95": 0.1}
+                result["stages"][stage.name] = {"step": 7, "inductive": {"adapted": {"loss": interval}}}
         run.write_result(result)
 
 
@@ -196,7 +198,7 @@ def test_the_differences_are_method_minus_control_and_say_who_is_ahead(tmp_path,
         ("one", "members"),
         ("single", "weighted"),
     ]
-    assert json.loads((tmp_path / "controls/comparison.json").read_text()) == json.loads(json.dumps(whole))
+    assert read_json(tmp_path / "controls/comparison.json") == json.loads(json.dumps(whole))
 
 
 def test_runs_that_are_done_are_not_trained_again_and_others_are_refused(tmp_path, trained):

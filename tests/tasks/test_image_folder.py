@@ -16,6 +16,7 @@ from PIL import Image
 from helpers import trees
 from metarun import config, errors, plugins
 from metarun.data import class_folders, folder_listing, observers, picture_files
+from metarun.data.preparation import Preparation
 from metarun.tasks import _classes, image_folder
 
 
@@ -42,7 +43,7 @@ def unequal(tmp_path):
 
 
 def family(root, **given):
-    options = {"ways": 2, "size": 8, "counts": (4, 2, 3), **given}
+    options = {"ways": 2, "queries": 1, "size": 8, "counts": (4, 2, 3), **given}
     return image_folder.build(image_folder.Config(folder=str(root), **options))
 
 
@@ -183,7 +184,7 @@ def test_a_split_without_classes_enough_is_refused_with_their_number(unequal):
 
 
 def load(root, size=8, channels=3):
-    return class_folders.load(root, size, channels)
+    return class_folders.load(root, Preparation(size, crop="stretch", channels=channels))
 
 
 def test_the_table_is_the_pictures_in_sorted_order(unequal):

@@ -3,6 +3,7 @@
 import functools
 import gzip
 import hashlib
+import json
 import struct
 from pathlib import Path
 
@@ -581,3 +582,15 @@ def test_a_config_draws_the_episodes_that_it_names(path, data_root):
         28,
         1,
     )
+
+
+def test_what_a_run_keeps_of_a_folder_stands_for_its_files_and_tells_them_from_others(small, tmp_path):
+    made = family(small)
+    kept = json.loads(json.dumps(made.kept))
+    outline = mnist.outline(mnist.Config(folder="/nowhere", **FEW), kept)
+    assert outline.problem.spec == made.problem.spec and outline.kept == kept
+    other = [np.array(values) for values in arrays()]
+    other[0][0, 0, 0] += 1
+    write(tmp_path, other)
+    changed = mnist.build(mnist.Config(folder=str(tmp_path), **FEW)).kept
+    assert changed["fingerprint"] != kept["fingerprint"] and changed["size"] == kept["size"]

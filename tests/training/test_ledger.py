@@ -4,9 +4,8 @@ import pytest
 
 from helpers.assembled import assemble
 from helpers.runs import read_json
-from metarun import experiment
 from metarun.stages import Trained
-from metarun.training import ledger
+from metarun.training import ledger, stage_traces
 from metarun.training.facts import Spent
 
 SHOTS, QUERIES, TASKS = 5, 5, 4
@@ -70,7 +69,7 @@ def test_members_are_added_up_and_replicas_are_not(both, several):
 def chain(tmp_path_factory):
     """The costs of stages that stand on one another, as if each had taken 2 seconds; nothing is trained."""
     built = assemble(tmp_path_factory.mktemp("chain"), CHAIN)
-    shapes = experiment.trace(built.config.evaluation, built.tasks, built.stages)
+    shapes = stage_traces.trace(built.config.evaluation, built.tasks, built.stages)
     spent = {stage.name: Spent(stage.training.steps, 2.0, 100.0, False, "steps") for stage in built.stages}
     trained = {name: Trained(1, weights) for name, weights in shapes.items()}
     return built, trained, spent

@@ -23,7 +23,7 @@ from metarun import assembly, compilation_cache, errors, signals
 from metarun.evaluation import results, statistics
 from metarun.progress import Progress
 from metarun.runs import checkpoints, files, manifest, metrics
-from metarun.training import stage_run
+from metarun.training import stage_run, validation
 
 SUMMARISE = statistics.summarise
 
@@ -133,7 +133,7 @@ def test_the_lines_that_a_checkpoint_counts_on_are_on_the_disk_before_it(tmp_pat
 
 @pytest.mark.parametrize(("higher", "best"), [(False, [True, False, True]), (True, [True, True, False])])
 def test_better_is_what_the_family_says(tmp_path, monkeypatch, higher, best):
-    def build_oriented(selection, build=assembly.build_family):
+    def build_oriented(selection, kept, build=assembly.build_family):
         family = build(selection)
         objective = family.problem.objective._replace(higher_is_better=("loss",) if higher else ())
         return family._replace(problem=family.problem._replace(objective=objective))
@@ -177,8 +177,60 @@ def test_a_best_validation_of_infinity_survives_an_interruption(tmp_path, monkey
     assert_same_run(run, train_validated(monkeypatch, tmp_path / "reference", [math.inf, 7.0, 8.0]))
 
 
+def test_a_signal_in_a_validation_saves_the_state_and_puts_the_validation_off(tmp_path, monkeypatch):
+    """In the middle, and twice after the last step."""
+    overrides, path = ("evaluation.every=8", "checkpoint.every=null"), tmp_path / "run"
+
+    def make_interrupted(stage, session, make=validation.make_validation):
+        validate = make(stage, session)
+
+        def interrupt(weights):
+            if session.run.metrics.read()[-1]["step"] == step:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return validate(weights)
+
+        return interrupt
+
+    for step in (8, 24, 24):
+        with monkeypatch.context() as patch, pytest.raises(signals.Stopped):
+            patch.setattr(validation, "make_validation", make_interrupted)
+            train(path, SINGLE, *overrides, resume=True)
+        saved = last_checkpoints(path)["maml"]
+        assert saved.step == step and saved.facts["unvalidated"]
+        assert read_json(path / "status.json")["status"] == "preempted"
+    assert_same_run(
+        train(path, SINGLE, *overrides, resume=True), train(tmp_path / "reference", SINGLE, *overrides)
+    )
+    assert "unvalidated" not in last_checkpoints(path)["maml"].facts
+
+
+def test_a_signal_in_the_final_evaluation_ends_it(single, tmp_path):
+    class Stop(Progress):
+        def measuring(self, stage, split, episodes) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(signals.Stopped):
+        train(tmp_path / "run", SINGLE, progress=Stop())
+    assert not (tmp_path / "run/result.json").exists()
+    assert read_json(tmp_path / "run/status.json")["status"] == "preempted"
+    assert_same_run(train(tmp_path / "run", resume=True), single)
+
+
+def test_a_signal_before_the_first_step_leaves_a_run_that_can_be_begun(single, tmp_path, monkeypatch):
+    """While the data are prepared, nothing has to be saved."""
+
+    def build(*arguments, build_tasks=assembly.build_tasks):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return pytest.fail("the signal is answered later")
+
+    with monkeypatch.context() as patch, pytest.raises(signals.Stopped):
+        patch.setattr(assembly, "build_tasks", build)
+        train(tmp_path / "run", SINGLE, fresh=True)
+    assert_same_run(train(tmp_path / "run", resume=True), single)
+
+
 def test_a_family_without_validation_split_is_not_validated(tmp_path, monkeypatch):
-    def build_without_validation(selection, build=assembly.build_family):
+    def build_without_validation(selection, kept, build=assembly.build_family):
         family = build(selection)
         return family._replace(data={name: family.data[name] for name in ("train", "test")})
 

@@ -32,7 +32,7 @@ from jaxtyping import Array, Float
 from metarun import base, trees
 from metarun.algorithms.neural_process import gaussian
 from metarun.blocks import backbone, networks, outer_loss, target_kinds
-from metarun.ranges import AtLeast
+from metarun.ranges import AtLeast, AtMost
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Config:
     # objective: the family's own loss; gaussian: learn a deviation too, for regression.
     likelihood: Literal["objective", "gaussian"] = "objective"
     width: Annotated[int, AtLeast(1)] = 128  # units of every layer, numbers of r and of z
-    depth: Annotated[int, AtLeast(1)] = 3  # layers of the encoder, and of the decoder
+    depth: Annotated[int, AtLeast(1), AtMost(100)] = 3  # layers of the encoder, and of the decoder
     heads: Annotated[int, AtLeast(1)] = 8  # heads of the attention; they divide the width
 
     def __post_init__(self):

@@ -75,7 +75,7 @@ class Config:
     observed: Annotated[int, AtLeast(1)] = 32
     ridge: Annotated[float, Above(0)] = 1.0  # λ of the factorisation, for scores of variance 1
     width: Annotated[int, AtLeast(1)] = 128  # units of the layers of encoder and decoder
-    depth: Annotated[int, AtLeast(1)] = 3  # layers of the encoder, and of the decoder
+    depth: Annotated[int, AtLeast(1), AtMost(100)] = 3  # layers of the encoder, and of the decoder
     divergence_weight: Annotated[float, AtLeast(0)] = 1.0  # β, the weight of the variational divergence
     # Weight of the encoder's loss against the discriminator.
     adversarial_weight: Annotated[float, AtLeast(0)] = 0.1

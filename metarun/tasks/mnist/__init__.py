@@ -19,6 +19,7 @@ that it had never seen it had 90 %, and a network that adapts had 93 %. On permu
 that adapts had 70 %. One seed each.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
@@ -132,30 +133,33 @@ def build(config: Config) -> base.TaskFamily:
     pictures = digit_splits.split_pictures(data, config.validation_share, config.split_seed)
     tables = {name: digit_splits.make_table(pictures[name], lists[name]) for name in pictures}
     check_tables(config, lists, tables)
-    return make_family(config, lists, add_variations(config, tables, height * width))
+    family = make_family(config, lists, add_variations(config, tables, height * width))
+    return family if folder is None else family._replace(kept=digit_splits.describe(config.folder, data))
 
 
-def outline(config: Config) -> base.TaskFamily:
-    """Build the family without MNIST's files, from shapes and dtypes alone. Another folder needs its files.
+def outline(config: Config, kept: Mapping[str, Any] | None = None) -> base.TaskFamily:
+    """Build the family without its files, from shapes and dtypes alone.
 
-    The number of pictures is that of all training or test pictures; the real family may have fewer.
+    Another folder than MNIST's needs its files, unless a run has kept what they are like. The number of pictures is
+    that of all training or test pictures; the real family may have fewer.
     """
-    if config.folder:
+    if config.folder and kept is None:
         return build(config)
-    lists = list_classes(config, tuple(range(mnist_files.CLASSES)))
     side = mnist_files.SIDE
+    size = tuple(kept["size"]) if kept else (side, side)
+    lists = list_classes(config, tuple(kept["classes"]) if kept else tuple(range(mnist_files.CLASSES)))
     tables = {
         name: {
-            "images": jax.ShapeDtypeStruct((count, side, side), np.uint8),
+            "images": jax.ShapeDtypeStruct((count, *size), np.uint8),
             "starts": jax.ShapeDtypeStruct((digit_splits.LABELS,), np.int32),
             "counts": jax.ShapeDtypeStruct((digit_splits.LABELS,), np.int32),
             "classes": np.array(lists[name], np.int32),
         }
         for name, count in zip(SPLITS, (mnist_files.TRAIN, mnist_files.TRAIN, mnist_files.TEST), strict=True)
     }
-    data = add_variations(config, tables, side**2)
+    data = add_variations(config, tables, math.prod(size))
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), data)
-    return make_family(config, lists, shapes)
+    return make_family(config, lists, shapes)._replace(kept=kept)
 
 
 def make_family(config: Config, lists: Mapping[str, Tasks], data: dict[str, Any]) -> base.TaskFamily:

@@ -1,5 +1,6 @@
 """The pictures, angles and permutations of training, validation and test; each depends on a seed of its own."""
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,21 @@ from metarun.data.sets import mnist_files
 
 SPLITS = ("train", "validation", "test")
 LABELS = 256  # different values of a byte
+
+
+def describe(folder: str | None, data: mnist_files.Mnist) -> dict[str, Any]:
+    """Return what a run keeps of a folder of idx files; see `base.TaskFamily.kept`."""
+    arrays = (data.train.images, data.train.labels, data.test.images, data.test.labels)
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return {
+        "fingerprint": {"sha256": digest.hexdigest()},
+        "options": {"folder": folder},
+        "classes": np.unique(data.train.labels).tolist(),
+        "size": list(data.train.images.shape[1:]),
+    }
 
 
 def split_pictures(data: mnist_files.Mnist, share: float, seed: int) -> dict[str, mnist_files.Pictures]:

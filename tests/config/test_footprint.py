@@ -1,0 +1,122 @@
+"""Sizes that no computer has are refused while the config is read, each in three lines."""
+
+import dataclasses
+import time
+from typing import Annotated
+
+import pytest
+
+from helpers.runs import SEVERAL, SINGLE
+from metarun import config
+from metarun.config import binder
+from metarun.config.footprint import MOST_TRIALS
+from metarun.config.origin import Origin
+from metarun.errors import ConfigError
+from metarun.ranges import LARGEST_COUNT, AtLeast, AtMost
+
+HUGE = (10**6, 2**63 - 1, -1, "1e400", ".nan", "-.inf", "[[[[1]]]]", "x" * 500)
+
+
+@pytest.fixture
+def load(tmp_path):
+    file = tmp_path / "config.yaml"
+
+    def load(*overrides: str, text: str = SINGLE) -> config.RunConfig:
+        file.write_text(text)
+        return config.load(file, overrides)
+
+    return load
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "replicas",
+        "copies",
+        "task.shots",
+        "task.queries",
+        "evaluation.ways",
+        "evaluation.shots",
+        "evaluation.episodes",
+        "training.tasks_per_step",
+        "model.hidden",
+        "algorithm.inner_steps",
+    ],
+)
+def test_what_no_computer_can_hold_is_refused_by_its_key(load, key):
+    for value in HUGE:
+        with pytest.raises(ConfigError) as refused:
+            load(f"{key}={value}")
+        assert str(refused.value).count("\n") == 2
+        assert key in refused.value.what and key in refused.value.where
+
+
+@pytest.mark.parametrize("key", ["training.steps", "evaluation.every", "checkpoint.every"])
+def test_steps_may_be_a_billion_and_no_more(load, key):
+    load(f"{key}=1000000000")
+    with pytest.raises(ConfigError, match="1000000000"):
+        load(f"{key}=1000000001")
+
+
+@pytest.mark.parametrize(
+    ("words", "overrides"),
+    [
+        ("20,000 learners", ("replicas=200", "copies=100")),
+        ("values", ("replicas=5000", "evaluation.episodes=50000")),
+        (
+            "examples side by side",
+            ("training.tasks_per_step=5000", "training.task_chunk=null", "task.shots=50000"),
+        ),
+        (
+            "examples side by side",
+            ("training.tasks_per_step=5000", "training.task_chunk=5000", "evaluation.queries=50000"),
+        ),
+    ],
+)
+def test_numbers_that_are_reasonable_alone_are_refused_by_their_product(load, words, overrides):
+    for override in overrides:
+        load(*[override] * ("task_chunk=5000" not in override))
+    with pytest.raises(ConfigError, match=words):
+        load(*overrides)
+
+
+def test_too_many_stages_or_trials_of_one_run_are_refused(load):
+    seeds = ", ".join(map(str, range(MOST_TRIALS + 1)))
+    with pytest.raises(ConfigError, match="trials in one run"):
+        load(f"replicas={MOST_TRIALS + 1}", f"trials={{seeds: [{seeds}]}}")
+    stage = SEVERAL[SEVERAL.index("{name: first") : SEVERAL.index(", {name: second")]
+    stages = ", ".join(stage.replace("first", f"stage{place}") for place in range(101))
+    with pytest.raises(ConfigError, match="101 stages"):
+        load(text=f"task: {{name: sinusoid}}\nstages: [{stages}]\n")
+
+
+def test_a_run_never_writes_a_config_that_it_could_not_read(load):
+    stages = [dataclasses.replace(load().stages[0], name=f"a{place}" + "x" * 60) for place in range(100)]
+    wide = [dataclasses.replace(stage, init_from="y" * 1000) for stage in stages]
+    with pytest.raises(ConfigError, match="131,072"):
+        config.to_yaml(dataclasses.replace(load(), stages=tuple(wide)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    count: Annotated[int, AtLeast(1)] = 1
+    many: Annotated[int, AtLeast(1), AtMost(10**7)] = 1
+    seed: int = 0
+
+
+def test_a_count_has_a_ceiling_unless_it_says_another_one():
+    origin = Origin("here", {})
+    binder.bind(Options, {"count": LARGEST_COUNT, "many": 10**7, "seed": 2**62}, origin)
+    for wrong in ({"count": LARGEST_COUNT + 1}, {"many": 10**7 + 1}):
+        with pytest.raises(ConfigError, match="at most"):
+            binder.bind(Options, wrong, origin)
+
+
+def test_a_long_list_of_trials_is_read_at_once(load):
+    values = ", ".join(f"{0.01 + 1e-6 * place:.7f}" for place in range(100))
+    seeds, path = ", ".join(map(str, range(100))), "algorithm.inner_lr"
+    trials = f"trials={{seeds: [{seeds}], numbers: [{{path: {path}, values: [{values}]}}]}}"
+    load()
+    began = time.process_time()
+    load("replicas=100", trials)
+    assert time.process_time() - began < 1.0

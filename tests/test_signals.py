@@ -1,0 +1,79 @@
+"""Signals: what waits for a thread hears them, and what has nothing to save is left at once."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from metarun import cli, signals
+
+
+def test_what_a_thread_gives_or_raises_is_what_the_caller_gets():
+    assert signals.wait_for(lambda: threading.current_thread() is threading.main_thread()) is False
+    with pytest.raises(TimeoutError, match="mine"):
+        signals.wait_for(lambda: (_ for _ in ()).throw(TimeoutError("mine")))
+    assert not signals.is_working()
+
+
+@pytest.fixture
+def endless():
+    """Work that lasts until the test is over."""
+    over = threading.Event()
+    yield over.wait
+    over.set()
+    assert not signals.is_working(patience=5.0)
+
+
+def send_soon(number: int, times: int = 1) -> None:
+    """Let this process get a signal while it waits."""
+    for place in range(times):
+        timer = threading.Timer(0.02 + 0.1 * place, os.kill, (os.getpid(), number))
+        timer.daemon = True
+        timer.start()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_a_wait_and_not_the_work(endless, number, code):
+    with signals.StopRequest() as stop, pytest.raises(signals.Stopped) as stopped:
+        send_soon(number)
+        signals.wait_for(endless, stop.check)
+    assert stopped.value.exit_code == code
+    assert signals.is_working()
+
+
+def test_a_second_interrupt_ends_a_wait_that_no_check_may_end(endless):
+    with signals.StopRequest() as stop, pytest.raises(KeyboardInterrupt):
+        send_soon(signal.SIGINT, times=2)
+        signals.wait_for(endless)
+    assert stop.signal == signal.SIGINT
+
+
+def test_work_does_not_begin_after_a_signal():
+    with signals.StopRequest() as stop, pytest.raises(signals.Stopped):
+        os.kill(os.getpid(), signal.SIGTERM)
+        signals.wait_for(pytest.fail, stop.check)
+
+
+def test_what_has_nothing_to_save_ends_where_the_signal_comes():
+    with signals.StopRequest() as stop:
+        with pytest.raises(signals.Stopped), stop.at_once():
+            os.kill(os.getpid(), signal.SIGTERM)
+            pytest.fail("the signal is answered later")
+        with pytest.raises(signals.Stopped), stop.at_once():
+            pytest.fail("the signal of before is forgotten")
+
+
+def test_a_command_does_not_wait_for_abandoned_work(endless, monkeypatch):
+    """Else Python would wait for the thread at its end."""
+    left = []
+    monkeypatch.setattr(cli, "PATIENCE", 0.0)
+    monkeypatch.setattr(os, "_exit", left.append)
+    with pytest.raises(SystemExit):
+        cli.leave(7)  # nothing is abandoned yet
+    with signals.StopRequest() as stop, pytest.raises(signals.Stopped):
+        send_soon(signal.SIGTERM)
+        signals.wait_for(endless, stop.check)
+    with pytest.raises(SystemExit):  # the stand-in of os._exit returns
+        cli.leave(143)
+    assert left == [143]
