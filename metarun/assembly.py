@@ -152,13 +152,14 @@ def settle_task(run_config: config.RunConfig) -> config.RunConfig:
 
 
 def describe_splits(run_config: config.RunConfig, family: base.TaskFamily) -> list[str]:
-    """Return a line for each split with its classes and pictures, and one for what the task chose by its data."""
+    """Return what the task says of its splits, such as their classes and pictures, and what it chose by its data."""
     pictures: Mapping[str, list[int]] = (family.kept or {}).get("pictures", {})
     lines = [
         f"{split}: {len(counts)} classes, {sum(counts):,} pictures" for split, counts in pictures.items()
     ]
     if network := (family.kept or {}).get("network"):
         lines.append(f"features: {network['features']} of {network['label']}")
+    lines += (family.kept or {}).get("says", [])
     options = run_config.task.config
     chosen = [f"{name} {getattr(options, name)}" for name in getattr(options, "settled_options", ())]
     return [*lines, f"episodes: {', '.join(chosen)}"] if lines and chosen else lines

@@ -124,7 +124,7 @@ def trace(function: Callable, numbers: Numbers, *arguments: Any, **options: Any)
 
     try:
         return attempt(numbers)
-    except (MetarunError, signals.Stopped):
+    except MetarunError:
         raise
     except Exception as error:
         if not numbers:
@@ -164,8 +164,6 @@ def jit(
 def _succeeds(attempt: Callable, chosen: Numbers) -> bool:
     try:
         attempt(chosen)
-    except signals.Stopped:
-        raise
     except Exception:  # whatever a function raises that must know the number
         return False
     return True

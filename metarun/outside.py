@@ -24,7 +24,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from metarun import errors, signals
+from metarun import errors
 
 GROUPS = {"task": "metarun.tasks", "model": "metarun.models", "algorithm": "metarun.algorithms"}
 MODULE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
@@ -254,7 +254,7 @@ def _list_files(module: str, code: Code) -> set[str]:
 
 def has_failed(error: BaseException) -> bool:
     """Return whether an error is that of outside code: no signal, and nothing that metarun or the system says."""
-    said = isinstance(error, errors.MetarunError | signals.Stopped | OSError | MemoryError)
+    said = isinstance(error, errors.MetarunError | OSError | MemoryError)
     return isinstance(error, Exception) and not said and find_place(error) is not None
 
 

@@ -18,8 +18,12 @@ LISTEN_SECONDS = 0.05  # between two looks at signals, while another thread work
 _left: list[threading.Thread] = []  # threads whose result nobody waits for any more
 
 
-class Stopped(Exception):
-    """The run was asked to stop and has saved its state. Exit codes: 130 after SIGINT, 143 after SIGTERM."""
+class Stopped(BaseException):
+    """The run was asked to stop and has saved its state. Exit codes: 130 after SIGINT, 143 after SIGTERM.
+
+    It may come up anywhere. As KeyboardInterrupt it is no Exception, so nobody who explains whatever a library raises
+    takes it for damage.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)

@@ -214,7 +214,7 @@ def note_courses(files: list[str]) -> list[Course]:
 
         def run() -> int:
             tracer = Tracer(files)
-            code = run_pytest(["-m", "not fault and not reproduction", *tests], [tracer])
+            code = run_pytest(["-m", "not fault and not reproduction and not slow", *tests], [tracer])
             Path(noted.name).write_text(json.dumps([tracer.courses, list(sys.modules)]))
             return code
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Run a test suite, from a fresh machine on.
 #
-#   scripts/test.sh [pytest arguments]                   everything but the two suites below, in parallel
+#   scripts/test.sh [pytest arguments]                   everything but the three suites below, in parallel
+#   scripts/test.sh --slow [pytest arguments]            whole runs that take seconds each
 #   scripts/test.sh --fault [--long] [pytest arguments]  the attackers of tests/fault: they kill processes, fill disks
 #                                                        and damage files, and count; --long tries 20 times as much
 #   scripts/test.sh --reproduction [pytest arguments]    trains until a number is reached
@@ -25,6 +26,11 @@ case ${1-} in
             shift
         fi
         ;;
+    --slow)
+        mark=slow
+        suite=("${parallel[@]}" --dist worksteal -m slow)
+        shift
+        ;;
     --reproduction)
         mark=reproduction
         suite=("${parallel[@]}" -m reproduction)
@@ -32,7 +38,7 @@ case ${1-} in
         ;;
     *) # the tests of a file share what they have traced and compiled
         mark=default
-        suite=("${parallel[@]}" --dist loadfile --no-loadscope-reorder -m "not fault and not reproduction")
+        suite=("${parallel[@]}" --dist loadfile --no-loadscope-reorder -m "not fault and not reproduction and not slow")
         ;;
 esac
 # Compiling takes most of the time where nobody trains for long, so LLVM does not optimise, XLA's older emitters write

@@ -58,6 +58,7 @@ def test_a_folder_of_somebody_else_is_not_used(tmp_path):
     assert compilation_cache.find_fault(folder) == f"{folder} belongs to somebody else"
 
 
+@pytest.mark.slow
 def test_a_damaged_program_is_compiled_again(tmp_path, monkeypatch):
     monkeypatch.setenv("METARUN_CACHE", str(tmp_path))
     assert processes.run_code(SUM).split() == ["35.0", "0"]

@@ -58,6 +58,7 @@ def test_configs_extend_base_files_only():
     assert {find_base(path) for path in EXPERIMENTS} - {None} == set(BASES)
 
 
+@pytest.mark.slow
 def test_the_algorithms_of_every_sinusoid_config_build():
     """A stage that stands in several configs is traced once."""
     with shared_programs.share():

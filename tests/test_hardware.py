@@ -61,6 +61,7 @@ def runs_on_devices() -> dict[tuple[int, int], dict]:
     return dict(zip(settings, json.loads(answers), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("devices", "task_chunk"), SHARED)
 def test_devices_share_the_tasks_and_reach_the_same_parameters(runs_on_devices, devices, task_chunk):
     alone, together = runs_on_devices[1, 0], runs_on_devices[devices, task_chunk]

@@ -3,6 +3,7 @@
 import ast
 import functools
 import graphlib
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -69,6 +70,7 @@ NARROW = {
             "folders",
             "losses",
             "options",
+            "plain_text",
             "ranges",
             "trees",
         ),
@@ -151,6 +153,20 @@ def test_the_reader_of_imports_sees_packages_modules_and_lazy_imports(tmp_path):
     (tmp_path / "module.py").write_text(source)
     assert set(read_imports(tmp_path / "module.py")) == {"flax.linen", "metarun.base", "metarun.losses"}
     assert {"base", "models.conv4", "data.sets.omniglot_files", "models", "algorithms.fusion"} <= set(MODULES)
+
+
+def test_the_design_names_the_same_floors():
+    text = (
+        (ROOT.parent / "docs" / "design.md")
+        .read_text("utf-8")
+        .partition("## 2. Floors")[2]
+        .partition("\n## ")[0]
+    )
+    floors: dict[int, set[str]] = {}
+    for number, parts in re.findall(r"^\| +(\d*) *\| (`.*?`) \|", text, re.MULTILINE):
+        floor = int(number or min(floors))
+        floors.setdefault(floor, set()).update(re.findall(r"`(\w+)", parts))
+    assert floors == {place: set(parts) for place, parts in enumerate(FLOORS[:-1], start=1)}
 
 
 def test_every_part_stands_on_one_floor():

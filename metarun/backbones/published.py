@@ -26,7 +26,7 @@ DEFAULT = "resnet18"  # without a file
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)  # ViTModel of Hugging Face, as its image processor has it
-MOST_SIDE = 4096  # pixels
+MOST_SIDE = 1024  # pixels; a batch of 64 such pictures takes 800 MB
 SIDE, SHORTER = 224, 256  # pixels: of the window, and of the shorter side before it is cut out
 
 

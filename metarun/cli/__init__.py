@@ -21,7 +21,7 @@ def main() -> None:
             failures.flush_output()
     except SystemExit as end:
         leave(errors.StorageError.exit_code if not end.code and streams.has_lost_reader() else end.code)
-    except Exception as error:
+    except (Exception, signals.Stopped) as error:
         streams.drop_last_words()
         if isinstance(error, OSError):
             failures.drop_output()

@@ -141,7 +141,8 @@ def print_episodes(
     clauses = [f"{len(asked)} episode{'s' * (len(asked) != 1)}", *describe_learner(run)]
     if accuracy is not None:
         spread = "" if accuracy["ci95"] is None else f" ± {accuracy['ci95']:.4f}"
-        clauses.append(f"accuracy {accuracy['mean']:.4f}{spread} over {accuracy['episodes']} episodes")
+        count = accuracy["episodes"]
+        clauses.append(f"accuracy {accuracy['mean']:.4f}{spread} over {count} episode{'s' * (count != 1)}")
     typer.echo("; ".join(clauses))
 
 

@@ -9,7 +9,8 @@ from metarun.config.selection import Selection
 # Sections that may change when a run resumes.
 RESULT_FREE = ("accelerator", "checkpoint", "sinks", "controls")
 MEASUREMENT = ("evaluation", "accelerator")  # sections that an evaluation may override
-PLACES = ("task.folder",)  # keys that it may override, because they say only where the same data lie
+# Keys that it may override, because they say only where the same data lie; a task family has more in `places`.
+PLACES = ("task.folder",)
 
 
 def list_changes(before: config.RunConfig, after: config.RunConfig) -> list[str]:
@@ -74,7 +75,8 @@ def check_evaluation(before: config.RunConfig, after: config.RunConfig) -> None:
       ConfigError: it changes a key that the training used. It names the keys.
     """
     keys = list_different_keys(config.document(before), config.document(after))
-    if changed := [key for key in keys if key.split(".")[0] not in MEASUREMENT and key not in PLACES]:
+    places = [*PLACES, *(f"task.{name}" for name in getattr(before.task.config, "places", ()))]
+    if changed := [key for key in keys if key.split(".")[0] not in MEASUREMENT and key not in places]:
         raise errors.ConfigError(
             f"{', '.join(changed)} cannot change after training",
             "the overrides of metarun eval",

@@ -9,7 +9,8 @@ from typing import Annotated
 
 from metarun.ranges import Above, AtLeast, AtMost, Between
 
-Steps = Annotated[int, AtLeast(1)]
+LAST_STEP = 10**9  # of a training that no number of steps ends; its program counts steps in 32 bits
+Steps = Annotated[int, AtLeast(1), AtMost(LAST_STEP)]
 Fraction = Annotated[float, Above(0), AtMost(1)]
 
 
@@ -23,7 +24,7 @@ class Cosine:
     """A linear rise from 0 over `warmup_steps`, then half a cosine from 1 down to `final` at `steps`."""
 
     final: Annotated[float, Between(0, 1)] = 0.0  # factor at the last step
-    warmup_steps: Annotated[int, AtLeast(0)] = 0  # steps, fewer than the training has
+    warmup_steps: Annotated[int, Between(0, LAST_STEP)] = 0  # steps, fewer than the training has
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,11 @@ from typing import Annotated, Any, Literal
 from metarun.config.control_section import Control
 from metarun.config.machine import Accelerator
 from metarun.config.optimizers import Adam
-from metarun.config.schedules import LENGTH_SCHEDULES
+from metarun.config.schedules import LAST_STEP, LENGTH_SCHEDULES, Steps
 from metarun.config.selection import Kind, Selection
-from metarun.ranges import Above, AtLeast, AtMost, Between
+from metarun.ranges import Above, AtLeast, Between
 
 Count = Annotated[int, AtLeast(1)]  # at most ranges.LARGEST_COUNT
-LAST_STEP = 10**9  # of a training that no number of steps ends; its program counts steps in 32 bits
-Steps = Annotated[int, AtLeast(1), AtMost(LAST_STEP)]
 LAST_SEED = 2**32 - 1
 MOST_STAGES = 100
 Seed = Annotated[int, Between(0, LAST_SEED)]

@@ -27,6 +27,7 @@ class Row(NamedTuple):
     line: str  # as it stands there
     file: Path  # whole, or relative to the working folder
     label: str  # "" if nobody has labelled the picture yet
+    others: dict[str, str]  # what stands in columns of another name
 
 
 class Labels(NamedTuple):
@@ -69,7 +70,8 @@ def _read_row(path: Path, number: int, line: str, columns: tuple[str, ...], sepa
     cells = dict(zip(columns, _split(path, number, line, separator), strict=False))
     if not cells.get(FILE) or "\0" in cells[FILE]:
         raise DataError(f"line {number} names no file", str(path), LAYOUT)
-    return Row(line, path.parent / cells[FILE], cells.get(LABEL, ""))
+    file, label = cells.pop(FILE), cells.pop(LABEL, "")
+    return Row(line, path.parent / file, label, cells)
 
 
 def _split(path: Path, number: int, line: str, separator: str) -> list[str]:

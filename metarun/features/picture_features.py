@@ -13,13 +13,23 @@ import numpy as np
 
 from metarun import folders
 from metarun.data import observers, parallel
-from metarun.data.preparation import Preparation
 from metarun.data.sources import Progress
 from metarun.errors import DataError
 from metarun.features.feature_table import Table
 
 READ_AT_ONCE = 8  # pictures that a thread reads before it hands them on; bounds the memory
 NOT_FINITE = "the network gives numbers for it that are not finite"
+
+
+@runtime_checkable
+class PicturePreparation(Protocol):
+    """What makes a picture file an input: `data.preparation.Preparation`, or anything with these names."""
+
+    def digest(self) -> str:
+        """Return a hash of all that decides the values, hexadecimal."""
+
+    def read(self, path: Path) -> np.ndarray:
+        """Return a picture as float32 [height, width, channel]."""
 
 
 @runtime_checkable
@@ -31,7 +41,7 @@ class Extractor(Protocol):
         """Hexadecimal; another one whenever the features of the same prepared picture are others."""
 
     @property
-    def preparation(self) -> Preparation:
+    def preparation(self) -> PicturePreparation:
         """How a picture file becomes an input."""
 
     @property
@@ -149,7 +159,7 @@ def _fill(
     return faults
 
 
-def _read(preparation: Preparation, path: Path) -> tuple[np.ndarray | None, str]:
+def _read(preparation: PicturePreparation, path: Path) -> tuple[np.ndarray | None, str]:
     try:
         return preparation.read(path), ""
     except DataError as error:

@@ -4,8 +4,9 @@
     photos/0007.jpg,cat,dog 0.52
     photos/0012.jpg,,cat 0.47
 
-Rows with a label stay as they are, with columns of one's own. Rows without a label were suggestions, and give way to
-the new ones. So the same command is called again and again, and the list grows by the labels that somebody writes.
+Rows with a label stay as they are, with columns of one's own, and so do rows with a text in such a column. All others
+were suggestions, and give way to the new ones. So the same command is called again and again, and the list grows by the
+labels that somebody writes.
 """
 
 import csv
@@ -32,8 +33,14 @@ def write(path: Path, outcome: Outcome) -> int:
     known = labels_file.read_labels(path) if path.exists() else NEW
     guesses = {one.file: " ".join(map(format_share, one.best[:1])) for one in outcome.predictions}
     lines = [format_line(known, dict(zip(known.columns, known.columns, strict=True)))]
-    lines += [row.line for row in known.rows if row.label]
-    for file in outcome.next:
+    kept = [
+        row
+        for row in known.rows
+        if row.label or any(row.others[name] for name in row.others if name != GUESS)
+    ]
+    lines += [row.line for row in kept]
+    there = {row.file.resolve() for row in kept}
+    for file in [file for file in outcome.next if file.resolve() not in there]:
         cells = {FILE: os.path.relpath(file.absolute(), path.parent.absolute()), GUESS: guesses.get(file, "")}
         lines.append(format_line(known, cells))
     files.write_text(path, "".join(f"{line}\n" for line in lines))

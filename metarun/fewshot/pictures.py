@@ -63,10 +63,10 @@ def read_with_run(gathered: Gathered, source: Source, files: tuple[Path, ...], p
     """Read pictures as a run does, and compute the features of its network."""
     assert source.run is not None
     own_pictures.refuse_other_polarity(polarity)
-    read = run_features.read_pictures(source.run, files)
+    reader, inverted = source.run.pictures, polarity == "invert"
+    read = run_features.read_pictures(reader, files)
     labelled = sum(file in gathered.labels for file in read.files)
     support = read.inputs[:labelled] if labelled else read.inputs
-    reader, inverted = source.run.pictures, polarity == "invert"
     if polarity == "auto" and reader.has_other_ground(support):
         own_pictures.warn_of_ground(reader.find_file_ground(support), "support" if labelled else "queries")
         inverted = True

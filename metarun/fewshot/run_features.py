@@ -9,7 +9,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -42,7 +42,7 @@ class Reading(NamedTuple):
 class Pixels(NamedTuple):
     """The input of a run in place of features; see `features.Extractor`."""
 
-    preparation: Any  # a Reading
+    preparation: Reading
 
     @property
     def digest(self) -> str:
@@ -68,13 +68,8 @@ class RunPictures(NamedTuple):
     digests: tuple[str, ...]  # [example], of the bytes of each file
 
 
-def read_pictures(run: TrainedRun, files: Sequence[Path]) -> RunPictures:
-    """Read those of the files that can be read, as the run reads them, whatever their ground is.
-
-    Raises:
-      UsageError: the run takes no pictures.
-    """
-    reader = run.pictures
+def read_pictures(reader: own_pictures.PictureReader, files: Sequence[Path]) -> RunPictures:
+    """Read those of the files that can be read, as a run reads them, whatever their ground is."""
     if len(reader.shape) == 3:
         table = features.extract(files, Pixels(Reading(reader)))
         inputs = np.asarray(table.features).reshape(-1, *reader.shape)

@@ -1,6 +1,7 @@
 """A figure as a PNG file, written as one step."""
 
 import io
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,10 @@ def write_figure(
     FigureCanvasAgg(figure)
     draw(figure)
     content = io.BytesIO()
-    figure.savefig(content, format="png")
+    with warnings.catch_warnings():
+        # A letter that the font does not have, such as one of Chinese, is a box: nothing that a user can mend.
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ ")
+        figure.savefig(content, format="png")
     if root is not None:
         files.make_folder(path.parent, root)
         files.write_bytes(path, content.getvalue())

@@ -88,8 +88,7 @@ def answer_pictures(
 ) -> Answers:
     """Take class folders as the support and picture files as queries."""
     own_pictures.refuse_other_polarity(polarity)
-    refuse_other_queries(queries, "picture files, or a folder of them")
-    files = examples.list_queries(queries)
+    files = list_pictures(queries)
     own = own_support.read_support(run, support, polarity)
     pictures = run.pictures.read(files, "invert" if own.inverted else "keep").inputs
     learner = run.adapt(own.examples)
@@ -101,6 +100,12 @@ def answer_pictures(
     if own.inverted:
         answers.facts["polarity"] = "inverted"
     return answers._replace(sheet=make_sheet(form, own, pictures, probabilities, known))
+
+
+def list_pictures(queries: list[Path]) -> list[Path]:
+    """Return the pictures among the queries of a command line, and refuse one without any."""
+    refuse_other_queries(queries, "picture files, or a folder of them")
+    return examples.list_queries(queries)
 
 
 def make_sheet(
@@ -135,18 +140,15 @@ def find_classes(files: Sequence[Path], classes: tuple[str, ...]) -> list[str | 
     return folders if all(name in classes for name in folders) else None
 
 
-def read_truth(path: Path, files: Sequence[Path]) -> list[str | None]:
-    """Return the class of each query by a list, None where it has none.
+def read_truth(path: Path, files: Sequence[Path]) -> list[str | None] | None:
+    """Return the class of each query by a list, None where it has none; None: it names no query.
 
     Raises:
-      DataError: the list cannot be read, or names no query.
+      DataError: the list cannot be read.
     """
     known = labels_file.read_labels(path).by_file()
     truth = [known.get(file.resolve()) for file in files]
-    if not any(truth):
-        remedy = "its paths are relative to the folder that the list lies in"
-        raise DataError("the list names none of the queries", str(path), remedy)
-    return truth
+    return truth if any(truth) else None
 
 
 def answer_classes(
@@ -250,7 +252,12 @@ def refuse_other_queries(queries: Sequence[Path], what: str) -> None:
 def read_text(path: Path) -> list[str]:
     """Read the lines of a text file, or of stdin."""
     if path == STDIN:
-        return examples.decode_lines(sys.stdin.buffer.read(), "stdin")
+        content = sys.stdin.buffer.read(examples.MOST_BYTES + 1)
+        if len(content) > examples.MOST_BYTES:
+            raise DataError(
+                f"there are more than {examples.MOST_BYTES:,} bytes", "stdin", "give fewer at once"
+            )
+        return examples.decode_lines(content, "stdin")
     return examples.read_lines(path)
 
 

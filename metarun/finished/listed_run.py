@@ -47,6 +47,8 @@ def read_line(folder: catalogue.Folder, root: Path, now: datetime.datetime) -> L
         flat = run_names.read_flat_config(path)
     except errors.CheckpointError as error:
         problems.append(error.what)
+    except errors.StorageError as error:
+        problems.append(f"{Path(error.where).name}: {error.what}")
     except errors.ConfigError as error:
         is_missing = not (path / directory.CONFIG).exists()
         problems.append("it has no config yet" if is_missing else f"config.yaml: {error.what}")

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from metarun import base
-from metarun.data import examples
 from metarun.errors import DataError, UsageError
 from metarun.evaluation.statistics import estimate_mean
 from metarun.finished import answers
@@ -76,11 +75,15 @@ def answer_all(
     """Yield the answers to each episode; see `answers.answer`. Those of many have no contact sheet.
 
     Raises:
-      MetarunError: what is wrong with the examples, or with the run.
+      MetarunError: what is wrong with the examples, or with the run; or `truth` names no query of any episode.
     """
     fill = None
-    if isinstance(run.form, base.Pictures) and len(episodes) > 1:
-        fill = max(len(examples.list_queries(episode.queries)) for episode in episodes)
+    if isinstance(run.form, base.Pictures):
+        files = [answers.list_pictures(episode.queries) for episode in episodes]
+        fill = max(map(len, files)) if len(episodes) > 1 else None
+        if truth is not None and all(answers.read_truth(truth, queries) is None for queries in files):
+            remedy = "its paths are relative to the folder that the list lies in"
+            raise DataError("the list names none of the queries", str(truth), remedy)
     for episode in episodes:
         answered = answers.answer(
             run, episode.support, episode.queries, polarity=polarity, truth=truth, fill=fill

@@ -4,7 +4,8 @@ Runs on drawings have ink as 1. They take picture files for dark ink on light pa
 ink on dark ground would become paper without this module. The ground of the training pictures (`picture_range`, or ink
 as 1 in a run that has noted none) is compared with that of the support:
 
-    auto     as the run reads files; the other way round if the support clearly has the other ground
+    auto     as the run reads files; the other way round if the support is without colours, and clearly has the other
+             ground
     keep     as the run reads files, whatever they look like
     invert   the other way round
 
@@ -26,6 +27,10 @@ from metarun.runs import picture_range
 CHOICES = ("auto", "keep", "invert")
 OTHER: dict[picture_range.Ground, picture_range.Ground] = {"dark": "light", "light": "dark"}
 SHOWS = {"dark": "bright things on dark ground", "light": "dark things on light ground"}
+
+# Mean difference of the largest and the smallest channel, up to which pictures are drawings: black ink in the channels
+# of a JPEG, or thin lines of coloured ink.
+MOST_COLOUR = 0.05
 
 logger = logging.getLogger("metarun")
 
@@ -85,9 +90,12 @@ class PictureReader(NamedTuple):
         return (255 - np.round(255 * inputs)) / np.float32(255)
 
     def has_other_ground(self, inputs: np.ndarray) -> bool:
-        """Return whether pictures clearly have the other ground than those of the training."""
+        """Return whether pictures clearly have the other ground than those of the training; never of colour pictures.
+
+        The negative of a photograph is none, whatever the thing in it lies on.
+        """
         expected = self.find_training_ground()
-        if expected is None or not is_plain(inputs):
+        if expected is None or not is_plain(inputs) or np.ptp(inputs, axis=-1).mean() > MOST_COLOUR:
             return False
         return picture_range.find_ground(inputs) == OTHER[expected]
 

@@ -10,7 +10,6 @@ import fcntl
 import io
 import os
 import re
-import shutil
 import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -234,8 +233,9 @@ class RunDirectory:
         """Remove the directory of a refused run, and the folders that `new_run` made if nothing else is there."""
         if self.resumed or self.metrics.size():  # nothing is trained before the first line
             return
-        with contextlib.suppress(OSError):
-            shutil.rmtree(self.path)
+        with contextlib.suppress(OSError, errors.StorageError):
+            for entry in self.path.iterdir():  # the directory itself may be a link
+                files.remove(entry)
             remove_empty(self.path)
 
 
@@ -255,21 +255,24 @@ def _refuse_foreign(path: Path) -> bool:
     raise errors.RunDirectoryError("the folder is not empty and is no run", str(path), remedy)
 
 
-def take_lock(path: Path) -> int:
+def take_lock(path: Path, write: bool = True) -> int:
     """Take the lock of a run, write our process id into it for whoever comes second, and return its descriptor.
+
+    Without `write` nothing is written, so the file may have a second name, as after `cp -al`; both have one lock.
 
     Raises:
       RunDirectoryError: another process holds it.
     """
-    descriptor = files.open_own(path / LOCK, os.O_RDWR)
+    descriptor = files.open_own(path / LOCK, os.O_RDWR, alone=write)
     with files.storage_errors(path / LOCK):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not os.path.samestat(os.fstat(descriptor), os.lstat(path / LOCK)):
                 what, remedy = "another process has just removed this run", "call the command again"
                 raise errors.RunDirectoryError(what, str(path), remedy)
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            if write:
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         except BlockingIOError as error:
             holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
             os.close(descriptor)

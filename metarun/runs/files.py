@@ -112,7 +112,7 @@ def write_bytes(path: Path, content: bytes) -> None:
             raise
 
 
-def open_own(path: Path, flags: int) -> int:
+def open_own(path: Path, flags: int, alone: bool = True) -> int:
     """Return a descriptor of a regular file of ours with a single name; it is made if nothing is there.
 
     What is written by a descriptor changes the file under every name that it has. So neither a link is followed, nor
@@ -120,6 +120,7 @@ def open_own(path: Path, flags: int) -> int:
 
     Args:
       flags: of `os.open`, which say how it is read and written.
+      alone: whether a file with several names is refused; else nothing may be written to it.
 
     Raises:
       StorageError: a link, a pipe, a device, a folder or a file with several names is there, or the disk refuses.
@@ -131,7 +132,7 @@ def open_own(path: Path, flags: int) -> int:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise _make_error(errno.ENXIO, path)
-            if status.st_nlink > 1:
+            if alone and status.st_nlink > 1:
                 raise _make_error(errno.EMLINK, path)
         except BaseException:
             os.close(descriptor)

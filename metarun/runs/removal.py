@@ -47,7 +47,8 @@ def remove(run: Path, root: Path = catalogue.ROOT) -> None:
       StorageError: the disk refuses; what is left has a temporary name and is no run any more.
     """
     refuse_removal(run, root)
-    lock = directory.take_lock(run)  # held until all is gone, so that nobody goes on with the run meanwhile
+    # It is held until all is gone, so that nobody goes on with the run meanwhile.
+    lock = directory.take_lock(run, write=False)
     try:
         with files.storage_errors(run):
             aside = run.rename(files.temporary_beside(run))

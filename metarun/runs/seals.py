@@ -54,6 +54,7 @@ def check(run: Path) -> None:
 
     Raises:
       CheckpointError: one is not what a checkpoint or the result was made with, or is gone.
+      StorageError: the disk refuses to list the checkpoints.
     """
     now = _digest_all(run)
     for holder, sealed in list_seals(run):
@@ -132,12 +133,12 @@ def parse(content: Any) -> Sealed:
 
 
 def list_checkpoints(run: Path) -> list[Path]:
-    """Return the folders of all checkpoints of a run, by stage and step."""
-    with files.storage_errors(run):
-        try:
-            stages = sorted(path for path in (run / "checkpoints").iterdir() if path.is_dir())
-        except (FileNotFoundError, NotADirectoryError):
+    """Return the folders of all checkpoints of a run, by stage and step. Raises StorageError."""
+    folder = run / "checkpoints"
+    with files.storage_errors(folder):
+        if not folder.is_dir():  # it is gone, or its links lead back to themselves
             return []
+        stages = sorted(path for path in folder.iterdir() if path.is_dir())
         steps = [
             (stage, step, path)
             for stage in stages

@@ -36,7 +36,8 @@ def settle(config: Config) -> Config:
     listing = folder_listing.list_pictures(Path(config.folder))
     sizes = np.array([len(paths) for paths in listing.paths])
     if not listing.splits and not config.counts:
-        ways = config.ways or max(2, min(WAYS, len(sizes) // 2))
+        large = int((sizes >= count_needed(config)).sum())
+        ways = config.ways or max(2, min(WAYS, large // 2))
         config = replace(config, counts=choose_counts(config, len(sizes), ways))
     split = split_classes(config, listing.class_names, listing.splits)
     return fill(config, [sizes[classes] for classes in split.values()])
@@ -60,11 +61,12 @@ def fill(config: Config, sizes: Sequence[np.ndarray]) -> Config:
     Args:
       sizes: [class] for each split, how many pictures each class has.
     """
-    ways = config.ways or max(2, min(WAYS, *map(len, sizes)))
     shots = config.shots or SHOTS
     left = np.concatenate([*sizes, [0]]) - shots
     smallest = int(left[left > 0].min()) if (left > 0).any() else 1
-    return replace(config, ways=ways, shots=shots, queries=config.queries or min(QUERIES, smallest))
+    queries = config.queries or min(QUERIES, smallest)
+    large = [int((counts >= shots + queries).sum()) for counts in sizes]
+    return replace(config, ways=config.ways or max(2, min(WAYS, *large)), shots=shots, queries=queries)
 
 
 def split_classes(

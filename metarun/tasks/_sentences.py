@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from metarun import base, errors
 from metarun.base import BEGIN, END, PAD
+from metarun.plain_text import escape
 from metarun.tasks import _drawing, _sentence_parts
 
 SPECIAL = 3  # tokens that are no part of a text
@@ -236,7 +237,9 @@ def make_draw(spell: Callable[[Any], list[str]]) -> Callable:
         for steps, predict in predictors.items():
             lines[_drawing.name_learner(steps)] = spell(translate_on_host(predict, query.inputs))
         cells = [
-            [name, sentences[row]] for row in range(len(query.targets)) for name, sentences in lines.items()
+            [name, escape(sentences[row])]
+            for row in range(len(query.targets))
+            for name, sentences in lines.items()
         ]
         longest = max(len(text) for _, text in cells)
         height = TITLE_HEIGHT + 0.22 * len(cells)

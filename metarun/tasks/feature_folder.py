@@ -29,6 +29,7 @@ from metarun.options import ClassFolders
 from metarun.ranges import AtLeast, Between
 from metarun.tasks import _classes, _folder_classes
 
+ELSEWHERE = "restore the file that the run names, or say where it lies now: task.weights=FILE"
 LEAST_DEVIATION = 1e-6  # of a feature; one that hardly differs is not blown up
 
 logger = logging.getLogger("metarun")
@@ -50,6 +51,8 @@ class Config(ClassFolders):
     scaling: Literal["standard", "unit", "none"] = "standard"
 
     names_episodes_by_content: ClassVar[bool] = True  # see image_folder
+    # A finished run has the digest of the file, wherever that lies.
+    places: ClassVar[tuple[str, ...]] = ("weights",)
 
     @property
     def picture_options(self) -> dict[str, Any]:
@@ -190,6 +193,8 @@ def open_network(config: Config, kept: Mapping[str, Any] | None = None) -> backb
       DataError: the weights are damaged, or are not those of the run that has kept this.
     """
     weights = None if config.weights is None else Path(config.weights)
+    if kept is not None and weights is not None and not weights.exists():
+        raise errors.DataError("the weights of the run are not there any more", str(weights), ELSEWHERE)
     backbone = backbones.open_backbone(
         weights,
         model=config.model,
@@ -199,9 +204,7 @@ def open_network(config: Config, kept: Mapping[str, Any] | None = None) -> backb
     )
     if kept is not None and backbone.digest != kept["network"]["digest"]:
         what = f"these weights are not those of the run, {kept['network']['label']}"
-        raise errors.DataError(
-            what, config.weights or "random weights", "restore the file that the run names"
-        )
+        raise errors.DataError(what, config.weights or "random weights", ELSEWHERE)
     if weights is None and kept is None:
         logger.warning("task.weights is null: features of %s", backbone.label)
     return backbone

@@ -20,14 +20,15 @@ def refuse_too_large(
     Args:
       shapes: of the weights of each stage, by its name, of all its learners.
       device: one of those that train; devices of its kind share out replicas.
-      memory: bytes of all devices; None: what the system says.
+      memory: bytes of all devices of all processes; None: as many for each as the system says of this one.
 
     Raises:
       ConfigError: says how much memory there is, and how much is needed at the least.
     """
     if memory is None:
-        cpu = device.platform == "cpu"
-        memory = trial_memory.find_memory(device, 1) * (1 if cpu else jax.local_device_count(device.platform))
+        # Replicas are shared out among the devices of all processes.
+        sharing = jax.process_count() if device.platform == "cpu" else jax.device_count(device.platform)
+        memory = trial_memory.find_memory(device, 1) * sharing
     for stage, weights in shapes.items():
         needed = COPIES * count_bytes(weights.trained) + count_bytes(weights.frozen)
         if needed > memory:

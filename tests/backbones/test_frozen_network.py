@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from metarun import errors, plugins
-from metarun.backbones import contents, open_backbone, published, safetensors_file
+from metarun.backbones import contents, frozen_network, open_backbone, published, safetensors_file
 
 FOLDER = Path(__file__).parent
 TINY = {"tiny": ("resnet", {"width": 4, "blocks": (1, 1)}), "other": ("resnet", {"width": 4, "blocks": (1,)})}
@@ -104,7 +104,7 @@ def test_a_file_that_does_not_say_all_and_an_unknown_precision_are_refused(tmp_p
         open_backbone(silent)
     assert "metadata" in refused.value.remedy
     with pytest.raises(errors.UsageError, match="no precision float64"):
-        open_backbone(silent, precision="float64")
+        frozen_network.open_network(silent, None, 0, "float64", None)
 
 
 def test_a_network_that_is_not_known_or_not_in_the_file_is_refused(tiny):

@@ -237,6 +237,7 @@ print(max(float((left.grad - right.grad).abs().max() / left.grad.abs().max()) fo
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path(TORCH).exists(), reason="there is no torch here")
 def test_both_programs_of_torch_take_the_same_second_order_gradient():
     """Relative to the largest entry of each parameter's gradient, in double precision."""

@@ -51,6 +51,7 @@ def test_words_that_nobody_takes_change_no_exit_code(stderr):
     assert done.returncode == 0 and done.stdout.startswith("metarun ")
 
 
+@pytest.mark.slow
 def test_a_training_whose_words_nobody_takes_goes_on_to_its_end(config_file, tmp_path):
     done = run(f"metarun train {config_file} --run-dir {tmp_path}/run 2> /dev/full")
     assert done.returncode == 0

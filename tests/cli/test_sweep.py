@@ -40,6 +40,7 @@ def in_process(monkeypatch) -> list[str]:
     return trained
 
 
+@pytest.mark.slow
 def test_a_sweep_ranks_its_settings_and_the_winner_trains_alone_to_the_same_result(
     metarun_, tmp_path, in_process
 ):

@@ -58,6 +58,12 @@ def test_steps_may_be_a_billion_and_no_more(load, key):
         load(f"{key}=1000000001")
 
 
+def test_a_schedule_may_reach_as_far_as_a_training(load):
+    for schedule in ("{name: step, factor: 0.5, every: 400000}", "{name: cosine, warmup_steps: 400000}"):
+        run_config = load(f"training.optimizer.schedule={schedule}", "training.steps=1000000")
+        assert "400000" in config.to_yaml(run_config)
+
+
 @pytest.mark.parametrize(
     ("words", "overrides"),
     [

@@ -145,6 +145,7 @@ def test_ink_is_bright_on_dark_paper_in_every_drawing(real):
     assert real.images.mean() < 64
 
 
+@pytest.mark.slow
 def test_the_real_archives_verify_by_content(real_root):
     assert states(downloads.verify("omniglot", real_root)) == ["ok", "ok"]
 

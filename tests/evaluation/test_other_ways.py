@@ -18,6 +18,7 @@ accelerator: {{platform: cpu, devices: 1}}
 """
 
 
+@pytest.mark.slow
 def test_a_run_trains_in_its_own_ways_and_shots_and_is_validated_and_tested_in_others(tmp_path):
     path = train(
         tmp_path / "run",

@@ -48,11 +48,11 @@ def make_intact(folder: Path) -> None:
     save(folder, 1, 2, 3, best=(1,))
 
 
-def fail_each(place: Path, kind: str, stays: bool) -> Iterator[Try]:
-    """Let each operation of a save fail in turn. With `stays` the disk refuses all after it, too."""
+def fail_each(place: Path, kind: str, stays: bool, first: int, stride: int) -> Iterator[Try]:
+    """Let every `stride`-th operation of a save fail in turn. With `stays` the disk refuses all after it, too."""
     make_intact(place / "intact" / "maml")
     refused = 0
-    for at in itertools.count(1):
+    for at in itertools.count(first, stride):
         folder = shutil.copytree(place / "intact" / "maml", place / f"{kind}-{at}" / "maml")
         ended, counted = "saved", []
         try:
@@ -63,9 +63,8 @@ def fail_each(place: Path, kind: str, stays: bool) -> Iterator[Try]:
         except Exception:
             ended = traceback.format_exc(limit=-3)
         if counted[0] < at:
-            assert refused or kind == "short", (
-                "the disk has refused nothing"
-            )  # what is cut short is written again
+            # What is cut short is written again.
+            assert refused or kind == "short", "the disk has refused nothing"
             return
         refused += ended == "refused"
         yield f"{kind}{' from then on' * stays}, operation {at}", explain(check, folder, ended, at % 5 == 1)
@@ -197,7 +196,9 @@ def explain(work: Callable[..., object], *arguments: object) -> str | None:
 def main(attack: str, place: Path, *arguments: str) -> None:
     """Try, and print one line for each try."""
     attacks: dict[str, Callable[[], Iterator[Try]]] = {
-        "fail-each": lambda: fail_each(place, arguments[0], arguments[1] == "stays"),
+        "fail-each": lambda: fail_each(
+            place, arguments[0], arguments[1] == "stays", *map(int, arguments[2:])
+        ),
         "kill-each": lambda: kill_each(place, int(arguments[0])),
         "fail-runs": lambda: fail_runs(place, int(arguments[0])),
         "kill-runs": lambda: kill_runs(place, int(arguments[0])),

@@ -346,7 +346,7 @@ def reader(metarun_, place_of_runs) -> Reader:
 
 def test_a_damaged_run_is_refused_or_says_what_it_said(attack, reader, place_of_runs):
     draw = random.Random(seed())
-    for index in range(share(75)):
+    for index in range(share(40)):
         attack_reading(attack, reader, place_of_runs, DAMAGES[index % len(DAMAGES)], draw, truth=True)
 
 
@@ -357,7 +357,7 @@ def test_a_run_that_was_edited_and_sealed_anew_ends_no_command_in_a_traceback(at
     def damage(run: Path, draw: random.Random, other: Path) -> str:
         return edit(run, draw, other, sealed=True)
 
-    for _ in range(share(25)):
+    for _ in range(share(12)):
         attack_reading(attack, reader, place_of_runs, damage, draw, truth=False)
 
 

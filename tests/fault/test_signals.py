@@ -93,7 +93,8 @@ def test_a_run_that_gets_signals_ends_as_the_uninterrupted_one(start, tmp_path, 
 
 # What lasts for minutes, the overrides that make it so, and the words in the log after which it goes on.
 LONG_WORK = {
-    "compilation": (["algorithm.inner_steps=600"], "begins after step"),
+    # As many inner steps as are unrolled (`inner_loop.UNROLLED`) of many layers compile for half a minute.
+    "compilation": (["algorithm.inner_steps=16", f"model.hidden={[8] * 24}"], "begins after step"),
     "validation": (
         ["evaluation.every=4", "evaluation.episodes=100000", "evaluation.adapted_steps=2000"],
         "compiled in",
@@ -113,10 +114,13 @@ def test_what_lasts_for_minutes_is_left_at_once(tmp_path, attack, work, number):
     file.write_text(SINGLE)
     loop = "unroll" if work == "compilation" else "scan"
     command = [sys.executable, "-m", "metarun", "train", str(file), *overrides, f"algorithm.loop={loop}"]
+    # A compilation lasts for long only if it optimises, and if its result lies in no cache.
+    flags = "" if work == "compilation" else None
+    own = {**environment(flags=flags), "METARUN_CACHE": str(tmp_path / "cache")}
     with messages.open("w") as log:
         process = subprocess.Popen(
             [*command, "--run-dir", str(path)],
-            env=environment(),
+            env=own,
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -141,7 +145,8 @@ def test_what_lasts_for_minutes_is_left_at_once(tmp_path, attack, work, number):
         attack.fail(f"{work}: exit code {process.returncode} after {seconds:.1f} s: {messages.read_text()}")
     assert read_json(path / "status.json")["status"] == "preempted"
     steps = sorted(int(folder.name) for folder in path.glob("checkpoints/maml/[0-9]*"))
-    assert steps[-1:] == {"compilation": [], "validation": [4], "evaluation": [24]}[work]
+    # What compiles is the training, or on a fast machine the validation after step 10.
+    assert steps[-1:] in {"compilation": ([], [10]), "validation": ([4],), "evaluation": ([24],)}[work]
 
 
 def wait_for_words(process: subprocess.Popen, log: Path, words: str) -> None:

@@ -53,9 +53,8 @@ def test_a_sweep_killed_at_any_moment_ends_with_the_undisturbed_ranking(tmp_path
             process.wait(delays.uniform(0, life / 2))
             if delivered:
                 break  # it came to its end before the kill
-            shutil.rmtree(
-                tmp_path / "killed"
-            )  # compiled programs are in the cache by now: it takes less long
+            # Compiled programs are in the cache by now: it takes less long.
+            shutil.rmtree(tmp_path / "killed")
             (tmp_path / "killed.txt").unlink()
             life /= 2
         except subprocess.TimeoutExpired:

@@ -14,9 +14,8 @@ from helpers.runs import BOTH, SINGLE, final_states, lines, read_json, results
 
 # In the child, which has not imported jax yet: how long it waits for the others.
 COMMAND = "from metarun.hosts import meeting; meeting.JOIN_SECONDS = {}; from metarun import cli; cli.main()"
-PATIENCE = (
-    240  # seconds that processes wait for each other which all come; on a busy machine a start takes a minute
-)
+# Seconds that processes wait for each other which all come; on a busy machine a start takes a minute.
+PATIENCE = 240
 # A step takes some milliseconds, so that a signal at the first line comes before the last step.
 LONG = (
     SINGLE.replace("steps: 24", "steps: 400")

@@ -45,7 +45,7 @@ def test_of_two_trainings_that_begin_at_once_on_a_run_one_is_refused_and_the_oth
     attack, tmp_path, single
 ):
     (tmp_path / "small.yaml").write_text(SINGLE)
-    for index in range(share(2)):
+    for index in range(share(1)):
         run = tmp_path / f"run-{index}"
         command = [sys.executable, "-m", "metarun", "train", "small.yaml", "--run-dir", run, "--resume"]
         options = {"cwd": tmp_path, "env": processes.environment(), "stderr": subprocess.PIPE}

@@ -42,7 +42,7 @@ def files(tmp_path, monkeypatch):
 @pytest.mark.parametrize("shape", [(4, 4, 3), (3,)])
 def test_a_broken_picture_is_named_and_the_others_are_read(files, tmp_path, shape):
     run = Run(tmp_path, shape)
-    found = run_features.read_pictures(run, files)
+    found = run_features.read_pictures(run.pictures, files)
     good = [*files[:3], *files[4:]]
     assert [path for path, _ in found.skipped] == [files[3]] and list(found.files) == good
     np.testing.assert_array_equal(found.inputs, run.read_files(good))
@@ -51,9 +51,9 @@ def test_a_broken_picture_is_named_and_the_others_are_read(files, tmp_path, shap
 
 def test_pictures_that_were_read_once_are_not_read_again(files, tmp_path):
     run = Run(tmp_path, (4, 4, 3))
-    first = run_features.read_pictures(run, files)
+    first = run_features.read_pictures(run.pictures, files)
     run.read.clear()
-    second = run_features.read_pictures(run, files)
+    second = run_features.read_pictures(run.pictures, files)
     assert run.read == [[files[3]]]  # it may have been mended
     np.testing.assert_array_equal(first.inputs, second.inputs)
 
@@ -62,8 +62,8 @@ def test_few_calls_find_the_broken_one_and_what_is_wrong_with_the_network_is_no_
     files, tmp_path
 ):
     run = Run(tmp_path, (3,))
-    run_features.read_pictures(run, files)
+    run_features.read_pictures(run.pictures, files)
     assert len(run.read) == 7  # eight, and twice the halves of four, two and one
     (tmp_path / "weights.png").write_bytes(files[0].read_bytes())
     with pytest.raises(errors.DataError, match="not those of the run"):
-        run_features.read_pictures(run, [*files, tmp_path / "weights.png"])
+        run_features.read_pictures(run.pictures, [*files, tmp_path / "weights.png"])

@@ -85,6 +85,7 @@ def test_a_learner_without_inner_steps_has_one_predictor_without_a_number(tmp_pa
     assert list(seen) == [None]
 
 
+@pytest.mark.slow
 def test_every_stage_has_its_pictures(tmp_path):
     both = train(tmp_path / "run", BOTH, pictures=True)
     assert {file.name for file in (both / "pictures").iterdir()} == {

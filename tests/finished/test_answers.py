@@ -69,6 +69,7 @@ def read_originals(data_root: Path, places: list[tuple[int, int]]) -> list[np.nd
     return originals
 
 
+@pytest.mark.slow
 def test_an_original_drawing_becomes_the_pixels_of_the_data_set(tmp_path, data_root):
     places = [(80 * index, index) for index in range(20)]
     files = [tmp_path / f"{index}.png" for index in range(20)]
@@ -397,6 +398,10 @@ def test_sentences_of_stdin_are_translated(tmp_path, monkeypatch):
     answered = answers.answer(letters(), tmp_path / "pairs.tsv", [])
     assert answered.rows == [["hall", "ibmm"], ["word", "xpse"]]
     assert answered.facts == {"shots": 2}
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"hall\n")))
+    monkeypatch.setattr(examples, "MOST_BYTES", 4)
+    with pytest.raises(errors.DataError, match="more than 4 bytes"):
+        answers.read_text(answers.STDIN)
 
 
 @pytest.mark.parametrize(

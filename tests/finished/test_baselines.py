@@ -52,6 +52,7 @@ def test_the_fit_in_the_span_of_the_support_is_the_fit_of_all_pixels():
     np.testing.assert_allclose(in_span, expected, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_the_baselines_are_computed_once_when_asked_for_and_shown_ever_after(run, monkeypatch):
     result = read_result(run)
     assert baselines.find_values(run, result, compute_missing=False) is None

@@ -236,6 +236,7 @@ def call(*arguments) -> int:
     return ended.value.code
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_or_json_and_draws(single, tmp_path, capsys):
     files = {path: path.stat().st_mtime_ns for path in single.rglob("*")}
     arguments = ["online", single, "evaluation.episodes=5", "--times", "4"]

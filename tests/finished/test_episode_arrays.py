@@ -82,6 +82,7 @@ DAMAGES = {
     "a promise of 8 TB": (lambda path: declare(path, (10**12,)), f"{LOSS}.*shape"),
     "less than it says": (lambda path: declare(path, (COUNT,)), f"{LOSS}.*cut short"),
     "compressed": (bomb, f"{LOSS}.*compressed"),
+    "40 GB": (lambda path: os.truncate(path, 4 * 10**10), "are the most"),
     "two of a name": (twice, "two of one name"),
 }
 

@@ -68,6 +68,7 @@ def ask(folder: Path) -> tuple[Path, Path]:
     return support, query
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_place", "shared_programs")
 def test_a_copied_run_translates_without_the_text_and_long_sentences_in_parts(
     trained, moved, without_text, tmp_path, caplog, capsys
@@ -87,7 +88,7 @@ def test_an_evaluation_takes_the_text_from_where_a_copy_is_and_draws_the_same_ep
     metarun_, trained, moved, without_text
 ):
     missing = metarun_("eval", moved)
-    assert_three_lines(missing, 4, "there is no such folder")
+    assert_three_lines(missing, 4, "there is no such folder", "task.folder=DIR")
     opened = open_run(find_run(moved, [f"task.folder={without_text}"]))
     result = json.loads((moved / "result.json").read_text())
     frozen = episodes.freeze(opened.tasks, opened.run.config.evaluation)

@@ -121,6 +121,9 @@ def test_true_classes_may_come_from_a_list_of_some_of_the_queries(picture_run, e
     (queries / "truth.csv").write_text("file,label\n" + "\n".join(rows) + "\n")
     judged = json.loads(metarun_(*command, queries, "--truth", queries / "truth.csv").out[0])
     assert (judged["accuracy"], judged["judged"]) == (0.5, 2)
+    several = ["predict", picture_run, "--episodes", episodes, "--truth", queries / "truth.csv"]
+    sections = json.loads(metarun_(*several, "--json").out[0])["episodes"]
+    assert ["accuracy" in section for section in sections] == [False, True, False]
 
 
 def write_strokes(folder: Path, is_dark: bool) -> Path:
@@ -145,6 +148,16 @@ def test_the_ground_is_told_by_the_border_and_not_where_pictures_differ():
     assert picture_range.find_ground(random.random((20, 16, 16, 3), np.float32)) is None
     colours = np.repeat(ink, 3, axis=-1)
     assert picture_range.find_ground(colours) == "dark"
+
+
+def test_photographs_are_never_turned_into_negatives(tmp_path):
+    picture_range.write(tmp_path, picture_range.PictureRange((0.5, 0.9), (0.1, 0.4), "light"))
+    reader = own_pictures.PictureReader((16, 16, 3), base.Pictures(), tmp_path)
+    things = np.zeros((5, 16, 16, 3), np.float32)  # on a dark table, after a training on white paper
+    things[:, 4:12, 4:12] = 0.9
+    assert reader.has_other_ground(things)
+    things[:, 4:12, 4:12, 2] = 0.1
+    assert picture_range.find_ground(things) == "dark" and not reader.has_other_ground(things)
 
 
 @pytest.mark.parametrize("noted", [False, True])

@@ -1,6 +1,7 @@
 """The list of runs: how each stands, what came out, in what they differ; and whatever is damaged."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from helpers.runs import read_json
 from metarun import errors
 from metarun.finished.listed_run import describe
 from metarun.finished.run_list import list_runs
+from metarun.runs import seals
 
 CONFIG = """
 task: {{name: sinusoid}}
@@ -114,6 +116,18 @@ def test_a_damaged_run_is_a_line_that_says_what_is_damaged(root, file, content, 
     runs = {run.name: run for run in list_runs(root, [], "accuracy")}
     assert problem in runs["a"].problem
     assert runs["b"].problem is None
+
+
+def test_checkpoints_that_cannot_be_listed_end_no_list(root, monkeypatch):
+    shutil.rmtree(root / "a" / "checkpoints")
+    (root / "a" / "checkpoints").symlink_to("checkpoints")  # a loop
+    assert [run.problem for run in list_runs(root, [], None)] == [None] * 3
+
+    def refuse(run: Path) -> list[Path]:
+        raise errors.StorageError("permission denied", str(run / "checkpoints"), "check the permissions")
+
+    monkeypatch.setattr(seals, "list_checkpoints", refuse)
+    assert [run.problem for run in list_runs(root, [], None)] == ["checkpoints: permission denied"] * 3
 
 
 def test_a_result_that_is_not_finite_comes_last_and_is_no_damage(root):

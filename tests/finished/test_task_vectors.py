@@ -164,6 +164,7 @@ def test_the_plane_is_that_of_the_greatest_variance():
 # A run
 
 
+@pytest.mark.slow
 def test_the_vectors_are_those_that_the_learner_holds_of_the_frozen_episodes(run, embedded):
     opened = open_run(find_run(run))
     episode = jax.jit(opened.tasks.family.sample)((), episodes.make_keys(0, "test", 40)[7])

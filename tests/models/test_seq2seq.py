@@ -98,6 +98,7 @@ def test_the_second_derivative_is_that_of_differences(inputs):
         gradients.assert_gradient_is_that_of_differences(adapted, params, directions=1)
 
 
+@pytest.mark.slow
 def test_it_can_learn_to_reverse_sentences(model, inputs):
     """Order is what a bag of words cannot have: 150 steps bring the loss near zero."""
     generator = np.random.default_rng(0)

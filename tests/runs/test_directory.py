@@ -154,6 +154,17 @@ def test_a_refused_run_leaves_no_directory_unless_something_is_trained(tmp_path,
     assert path.exists() == (trained or kind not in directory.REFUSALS)
 
 
+def test_a_refused_run_behind_a_link_leaves_the_folder_empty_for_the_next(tmp_path):
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "run"
+    link.symlink_to("disk")
+    with pytest.raises(errors.ConfigError), directory.RunDirectory.open(link, resume=False) as run:
+        run.write_config("task: {}")
+        (link / "checkpoints/first/0").mkdir(parents=True)
+        raise errors.ConfigError("what", "where", "remedy")
+    assert link.is_symlink() and not list((tmp_path / "disk").iterdir())
+
+
 @pytest.mark.parametrize("kind", [TypeError, KeyboardInterrupt, OSError])
 def test_a_plugin_from_elsewhere_that_fails_leaves_no_directory(tmp_path, monkeypatch, kind):
     """A bug of ours does, with the traceback in its log; so does a signal."""

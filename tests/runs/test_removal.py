@@ -1,6 +1,7 @@
 """What is removed, and what never is."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,14 @@ def test_other_runs_stay(run):
     other.mkdir()
     remove(run)
     assert list(run.parent.iterdir()) == [other]
+
+
+def test_a_copy_that_shares_its_files_is_removed_and_the_other_one_stays_as_it_was(run):
+    copy = run.with_name("copy")
+    shutil.copytree(run, copy, copy_function=os.link)  # as by cp -al
+    before = (run / "lock").read_text()
+    remove(copy)
+    assert not copy.exists() and (run / "lock").read_text() == before
 
 
 def test_a_link_is_not_followed(run):

@@ -7,7 +7,7 @@ import pytest
 
 from helpers.saved_states import save, training
 from metarun import errors
-from metarun.runs import manifest, seals, strict_json
+from metarun.runs import manifest, regular_files, seals, strict_json
 from metarun.runs.checkpoints import Checkpoints
 from metarun.runs.directory import RunDirectory
 
@@ -73,6 +73,16 @@ def test_a_config_that_is_gone_or_a_pipe_is_refused_at_once(run):
         make(run / "config.yaml")
         with pytest.raises(errors.CheckpointError, match="is gone or cannot be read"):
             seals.check(run)
+
+
+def test_a_config_that_is_too_large_is_refused_and_not_read(run):
+    config = run / "config.yaml"
+    config.write_bytes(TEXT.encode() + b"#" * regular_files.MOST_TEXT)
+    with pytest.raises(errors.CheckpointError, match="is gone or cannot be read"):
+        seals.check(run)
+    os.truncate(config, 4 * 10**10)  # hashing it would take a minute
+    with pytest.raises(errors.CheckpointError, match="is gone or cannot be read"):
+        seals.check(run)
 
 
 def test_a_run_of_an_older_version_is_not_compared(run):

@@ -2,11 +2,12 @@
 
 import errno
 import shutil
+import signal
 
 import numpy as np
 import pytest
 
-from metarun import errors
+from metarun import errors, signals
 from metarun.runs import directory, files, state_files
 
 ARRAYS = {"a": np.arange(3.0), "b": np.zeros((0, 2))}
@@ -24,6 +25,17 @@ def test_a_store_that_orbax_cannot_read_is_a_damaged_checkpoint(tmp_path):
     shutil.rmtree(tmp_path / "weights")
     (tmp_path / "weights").mkdir()
     with pytest.raises(errors.CheckpointError, match="Orbax cannot read the checkpoint"):
+        state_files.read(tmp_path / "weights", ARRAYS)
+
+
+def test_a_signal_while_a_store_is_read_is_no_damage(tmp_path, monkeypatch):
+    state_files.write(tmp_path / "weights", ARRAYS)
+
+    def make_checkpointer():
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(state_files, "_make_checkpointer", make_checkpointer)
+    with signals.StopRequest() as stop, pytest.raises(signals.Stopped), stop.at_once():
         state_files.read(tmp_path / "weights", ARRAYS)
 
 

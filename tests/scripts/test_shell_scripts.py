@@ -325,7 +325,7 @@ def test_a_relative_environment_belongs_to_the_callers_folder(machine):
                 "loadfile",
                 "--no-loadscope-reorder",
                 "-m",
-                "not fault and not reproduction",
+                "not fault and not reproduction and not slow",
                 "-k",
                 "maml",
             ],
@@ -333,6 +333,7 @@ def test_a_relative_environment_belongs_to_the_callers_folder(machine):
         (("--fault", "-x"), ["--dist", "worksteal", "-m", "fault", "-x"]),
         (("--fault", "--long", "-x"), ["--dist", "worksteal", "-m", "fault", "-x", "long"]),
         (("--reproduction",), ["-m", "reproduction"]),
+        (("--slow",), ["--dist", "worksteal", "-m", "slow"]),
     ],
 )
 def test_each_suite_runs_in_the_repository_with_the_callers_arguments(machine, arguments, received):

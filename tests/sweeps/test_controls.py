@@ -315,6 +315,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 def test_a_control_of_each_kind_builds():
     with shared_programs.share():
         for name, control in KINDS.items():

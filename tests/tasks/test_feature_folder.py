@@ -12,6 +12,7 @@ import pytest
 
 from helpers import shared_programs
 from metarun import assembly, config, errors, experiment
+from metarun.config import differences
 from metarun.data.preparation import Preparation
 from metarun.tasks import feature_folder, image_folder
 from metarun.testing import small_problems
@@ -89,6 +90,19 @@ def test_pictures_are_read_by_a_network_that_is_opened_once(monkeypatch):
     files = sorted(Path(make_config().folder).glob("*/*.png"))[:2]
     np.testing.assert_array_equal(read(files), read(files))
     assert len(opened) == 1
+
+
+def test_a_finished_run_may_be_told_where_its_weights_lie_now(tmp_path):
+    before, moved = (
+        config.load(CONFIGS / "protonet.yaml", [f"task.folder={tmp_path}", f"task.weights={name}"])
+        for name in ("old.safetensors", "new.safetensors")
+    )
+    differences.check_evaluation(before, moved)
+    files = sorted(Path(make_config().folder).glob("*/*.png"))[:2]
+    gone = dataclasses.replace(make_config(), weights=str(tmp_path / "gone.safetensors"))
+    with pytest.raises(errors.DataError, match="not there any more") as refused:
+        feature_folder.outline(gone, build().kept).form.read(files)
+    assert "task.weights=FILE" in refused.value.remedy
 
 
 def test_a_network_of_patches_takes_pictures_of_any_size_that_it_fits():

@@ -85,6 +85,8 @@ def test_queries_are_what_the_smallest_class_has_left_and_the_split_never_depend
     filled = _folder_classes.fill(Config("x"), sizes)
     assert (filled.shots, filled.queries) == (1, 2)
     assert _folder_classes.fill(filled, [np.array([50, 50])] * 2) == filled
+    rare = [np.array([9, 1, 7, 8]), np.array([1, 7, 7, 1, 6])]
+    assert _folder_classes.fill(Config("x"), rare).ways == 3  # classes of one picture are in no episode
 
 
 def test_a_refusal_names_the_options_that_help(tmp_path):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from helpers import builders, trees
-from metarun import assembly
+from metarun import assembly, config
 from metarun.data import meanings, sentence_pairs, subwords
 from metarun.data.aligned_files import Group
 from metarun.errors import CheckpointError, DataError
@@ -535,6 +535,23 @@ def test_predictions_need_no_folder_that_can_be_looked_into(aligned, tmp_path, c
     config = parallel_text.Config(nowhere, vocabulary=330, longest=24, shots=2, queries=2)
     assert parallel_text.outline(config, kept).kept == kept
     assert not caplog.messages
+
+
+def test_kept_topics_that_do_not_fit_the_text_are_refused(aligned):
+    corpus = sentence_pairs.read(aligned)
+    config_of_topics = parallel_text.Config(str(aligned), topics=3, holdout="topics")
+    known = sentence_splits.split_corpus(config_of_topics, corpus).topics
+    cut = known._replace(labels=known.labels[:-1])
+    with pytest.raises(CheckpointError, match="topics of 179 sentences"):
+        sentence_splits.split_corpus(config_of_topics, corpus, cut)
+
+
+def test_a_dry_run_says_the_splits(aligned):
+    task = {"name": "parallel_text", "folder": str(aligned)}
+    rest = {"model": {"name": "seq2seq"}, "algorithm": {"name": "maml"}, "training": {"steps": 1}}
+    made = build_aligned(aligned)
+    said = assembly.describe_splits(config.load({"task": task, **rest}), made)
+    assert said == made.kept["says"] and said[0] == sentence_splits.WHOLE
 
 
 @functools.cache

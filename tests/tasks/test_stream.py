@@ -54,6 +54,7 @@ def test_the_accuracy_of_each_presentation_is_that_over_its_examples():
     assert set(objective.higher_is_better) == set(expected)
 
 
+@pytest.mark.slow
 def test_a_run_on_streams_reports_every_presentation_as_its_answers_give_it(tmp_path):
     run = train(tmp_path / "run", CONFIG, pictures=True)
     result = json.loads((run / "result.json").read_text())

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 
 from helpers import trees
 from metarun import losses
+from metarun.figures import canvas
 from metarun.tasks import _sentences, translation
 from metarun.tasks.translation import language_world
 
@@ -394,6 +396,22 @@ def test_an_episode_is_drawn_as_sentences():
     query = jax.tree.map(lambda leaf: leaf[0], episodes("test")).query
     assert set(made.form.spell(query.targets[: _sentences.SHOWN])) <= set(shown)
     assert "after 0 steps" in shown
+
+
+def test_signs_that_no_font_has_are_drawn_without_a_warning(tmp_path):
+    made, episode = family(), jax.tree.map(lambda leaf: leaf[0], episodes("test"))
+    draw = _sentences.make_draw(lambda tokens: ["\x1d猫"] * len(tokens))
+    shown = []
+
+    def draw_and_look(figure) -> None:
+        draw(figure, episode, {0: parrot(made.problem.spec.output_size)})
+        cells = figure.axes[0].tables[0].get_celld().values()
+        shown.extend(cell.get_text().get_text() for cell in cells)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        canvas.write_figure(tmp_path / "episode.png", draw_and_look)
+    assert "\N{REPLACEMENT CHARACTER}猫" in shown
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,7 @@ print(json.dumps({"alone": run(1), "two": run(2), "four": run(4), "chunks": run(
 """
 
 
+@pytest.mark.slow
 def test_five_tasks_on_two_or_four_devices_have_the_gradient_of_one_device():
     values = json.loads(processes.run_code(PROGRAM, devices=4))
     for name in ("two", "four", "chunks"):
@@ -117,6 +118,7 @@ print(json.dumps([run(1), run(2)]))
 """
 
 
+@pytest.mark.slow
 def test_three_replicas_on_two_devices_are_three_replicas_on_one():
     alone, together = json.loads(processes.run_code(REPLICAS, devices=2))
     assert (alone["rows"], together["rows"]) == (1, 2)

@@ -22,6 +22,7 @@ def extend(source: Path, path: Path, *overrides: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_replicas_and_several_stages_go_on_as_if_trained_at_once_also_to_their_best_checkpoint(
     both, tmp_path
 ):

@@ -114,6 +114,7 @@ def test_a_stage_without_copies_has_no_axis_and_keys_as_ever(tmp_path):
     assert (jax.random.key_data(stage.make_keys()) == jax.random.key_data(key)).all()
 
 
+@pytest.mark.slow
 def test_members_of_a_replica_are_those_of_the_single_run_with_its_seed(both, tmp_path):
     alone = train(tmp_path / "run", BOTH, "seed=3", "replicas=1")
     for stage, axes in (("base", 3), ("other", None)):
@@ -271,6 +272,7 @@ for devices in range(1, 5):
 """
 
 
+@pytest.mark.slow
 def test_devices_share_out_replicas_and_then_tasks(both, tmp_path):
     """Two replicas and four tasks a step: of 4 devices two take a replica each, and share its tasks; 3 are too many."""
     path = tmp_path / "run"

@@ -99,6 +99,7 @@ def test_another_chunk_after_the_interruption_changes_nothing(single, stop, chun
     assert_same_run(train(run, SINGLE, f"training.chunk={chunk}", resume=True, fresh=True), single)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stage", "step"), [("first", 14), ("second", 4), ("second", 20)])
 def test_a_run_of_several_stages_goes_on_in_the_stage_where_it_was_stopped(several, stop, stage, step):
     run = stop(SEVERAL, stage, step)

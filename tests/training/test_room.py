@@ -6,7 +6,7 @@ import pytest
 
 from metarun import base
 from metarun.errors import ConfigError
-from metarun.training import room
+from metarun.training import room, trial_memory
 
 
 def refuse(memory: float | None, learners: int = 1, side: int = 10**5) -> None:
@@ -26,6 +26,14 @@ def test_all_learners_count():
     refuse(2 * 4 * 7 * 10**4 + 5, learners=7, side=100)
     with pytest.raises(ConfigError):
         refuse(2 * 4 * 6 * 10**4 + 5, learners=7, side=100)
+
+
+def test_processes_that_train_a_run_together_share_out_its_replicas(monkeypatch):
+    monkeypatch.setattr(trial_memory, "find_memory", lambda device, sharing: 2 * 4 * 10**4)
+    with pytest.raises(ConfigError):
+        refuse(None, learners=2, side=100)
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    refuse(None, learners=2, side=100)
 
 
 def test_the_memory_of_this_machine_holds_no_petabyte():

@@ -121,6 +121,7 @@ def read_lines(run: Path) -> list[str]:
     return (run / "metrics.jsonl").read_text().splitlines()
 
 
+@pytest.mark.slow
 def test_taken_stages_are_those_of_the_other_run_and_stay_when_it_is_gone(single, source, tmp_path):
     run = train(load(tmp_path, FUSED, source), tmp_path / "run")
     theirs = read_episodes(single)

@@ -284,6 +284,7 @@ def test_facts_of_another_version_are_refused(tmp_path):
         stage_run.read_facts(checkpoint)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draws_as", ["first", None])
 def test_a_stage_that_draws_as_another_of_its_kind_ends_with_the_same_bits(several, tmp_path, draws_as):
     path = several

@@ -113,6 +113,7 @@ def test_trials_of_maml_are_the_single_runs_with_their_rates_and_seeds(together,
     assert result["diverged"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [REPTILE, STAGES], ids=["schedules and clips", "two stages"])
 def test_trials_are_the_single_runs(text, tmp_path):
     assert_trials_are_single_runs(train(tmp_path / "run", text), tmp_path)

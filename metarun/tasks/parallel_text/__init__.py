@@ -34,6 +34,7 @@ import numpy as np
 
 from metarun import base
 from metarun.data import fingerprints, sentence_pairs
+from metarun.errors import DataError
 from metarun.folders import expand_home
 from metarun.ranges import AtLeast, Between
 from metarun.tasks import _classes, _copied_targets, _sentences
@@ -58,7 +59,7 @@ class Config:
     # 64.
     longest: Annotated[int, AtLeast(1)] | None = None
     subwords: Literal["unigram", "bpe"] = "unigram"  # how sub-words are found; bpe: byte-pair encoding
-    sentences: Annotated[int, AtLeast(1)] | None = None  # lines that are read of each file; null: all
+    sentences: Annotated[int, Between(1, 10**9)] | None = None  # lines that are read of each file; null: all
     # Which directions of a pair are tasks; forward: the pair en-de is translated from en to de only.
     directions: Literal["both", "forward"] = "both"
     # Number of topics into which every direction is divided; null: it is not.
@@ -127,6 +128,9 @@ def build(config: Config, kept: Mapping[str, Any] | None = None) -> base.TaskFam
     """
     record = None if kept is None else text_record.read(kept)
     root = Path(config.folder)
+    if record is not None and not root.exists():
+        what = "there is no such folder, and the text of the training is needed to draw tasks"
+        raise DataError(what, config.folder, "say where it is now: task.folder=DIR")
     corpus = sentence_pairs.read(root, config.sentences)
     fingerprint = fingerprints.take_fingerprint(root, corpus.files)
     if record is not None:

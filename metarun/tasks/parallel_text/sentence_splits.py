@@ -9,7 +9,7 @@ from jaxtyping import Int
 from metarun.data import meanings, topics
 from metarun.data.sentence_pairs import Corpus, Pair
 from metarun.data.topics import Topics
-from metarun.errors import DataError
+from metarun.errors import CheckpointError, DataError
 
 if TYPE_CHECKING:
     from metarun.tasks.parallel_text import Config
@@ -50,6 +50,10 @@ def split_corpus(config: "Config", corpus: Corpus, known: Topics | None = None) 
 
     Args:
       known: the topics that the run has kept; None: they are found, if there are any.
+
+    Raises:
+      DataError: there is no language that topics can be told by, or too little text for them.
+      CheckpointError: the known topics are those of another text.
     """
     whole = config.whole_meanings
     if whole is None:
@@ -59,6 +63,9 @@ def split_corpus(config: "Config", corpus: Corpus, known: Topics | None = None) 
     numbers = meanings.number_meanings(corpus)
     owners = own_meanings(config, corpus, numbers)
     found = None
+    if known is not None and len(known.labels) != len(owners):
+        what = f"the run has kept the topics of {len(known.labels):,} sentences, and its text has {len(owners):,}"
+        raise CheckpointError(what, "task.json", "restore it from a copy of the run, or train again")
     if config.topics is not None:
         found = known or find_topics(config, config.topics, corpus.pairs, numbers, owners)
     tasks = split_meanings(config, numbers, owners, None if found is None else found.labels)
