@@ -106,16 +106,17 @@ class Stage:
         They are those of its algorithm, its model and its training, and of the algorithms and models before it. Those
         in which trials differ are not among them; see `differing`.
         """
-        own = {name: numbers.collect(getattr(self.settings, name)) for name in ("algorithm", "model")}
-        own["training"] = numbers.collect(self.settings.training.by_steps(), whole=numbers.STEPS)
         listed: dict[str, Any] = {}
-        for before in self.earlier:
-            foreign = numbers.select(before.list_numbers(), before.name, "/")
-            kept = {path: value for path, value in foreign.items() if not path.startswith("training.")}
-            listed |= numbers.prefix(before.name, kept, "/")
-        for name, found in own.items():
-            listed |= numbers.prefix(self.name, numbers.prefix(name, found), "/")
+        for stage in (*self.earlier, self):
+            listed |= stage._list_own(with_training=stage is self)
         return {path: value for path, value in listed.items() if path not in self.differing}
+
+    def _list_own(self, with_training: bool) -> Numbers:
+        own = {name: numbers.collect(getattr(self.settings, name)) for name in ("algorithm", "model")}
+        if with_training:
+            own["training"] = numbers.collect(self.settings.training.by_steps(), whole=numbers.STEPS)
+        named = {f"{name}.{path}": value for name, found in own.items() for path, value in found.items()}
+        return numbers.prefix(self.name, named, "/")
 
     def take_numbers(self, replaced: Numbers) -> "Stage":
         """Return this stage with other numbers in the places that `list_numbers` names. They may be traced.
@@ -124,8 +125,10 @@ class Stage:
         """
         if not replaced:
             return self
-        earlier = tuple(before.take_numbers(replaced) for before in self.earlier)
-        return dataclasses.replace(self, earlier=earlier, replaced={**self.replaced, **replaced})
+        taken: tuple[Stage, ...] = ()  # each stands on those before it here, so that no stage is made twice
+        for stage in (*self.earlier, self):
+            taken += (dataclasses.replace(stage, earlier=taken, replaced={**stage.replaced, **replaced}),)
+        return taken[-1]
 
     def replace_numbers(self, name: str, section: Any) -> Any:
         """Return a section of the settings, or one derived from it, with the numbers that the stage has taken."""

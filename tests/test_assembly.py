@@ -165,3 +165,16 @@ def test_a_family_that_keeps_nothing_is_built_whatever_was_kept_and_has_no_finge
     assert assembly.build_family(run_config.task, {"vocabulary": "x"}).kept is None
     with pytest.raises(errors.DataError, match="not those that the run was trained on"):
         assembly.build_tasks(run_config, jax.devices()[0], {"fingerprint": {"sha256": "x"}})
+
+
+def test_each_of_many_stages_is_built_once_with_other_numbers(tmp_path, builds):
+    stage = "{name: s%d, model: {name: mlp, hidden: [2]}, algorithm: {name: maml}, training: {steps: 1}}"
+    text = f"task: {{name: sinusoid}}\nstages: [{', '.join(stage % place for place in range(12))}]\n"
+    last = assemble(tmp_path, text).stages[-1]
+    listed = last.list_numbers()
+    assert {path.partition("/")[0] for path in listed} == {f"s{place}" for place in range(12)}
+    assert not any(path.startswith("s0/training.") for path in listed)
+    taken = last.take_numbers({"s0/algorithm.inner_lr": 0.5})
+    taken.build_algorithm()
+    assert len(builds) == 12
+    assert all(stage.earlier == taken.earlier[: len(stage.earlier)] for stage in taken.earlier)
