@@ -95,11 +95,15 @@ def reference(tmp_path_factory) -> Path:
     return folder / "läuft"
 
 
+# Where Python cannot say the name of the folder in Unicode, nothing can be saved there, which the run says.
+NAMELESS = ("an ASCII locale", "a Latin locale")
+
+
 @pytest.mark.parametrize("name", SURROUNDINGS)
 def test_a_run_in_odd_surroundings_is_the_usual_one(tmp_path, attack, reference, name):
     attack.tries += 1
     done = run_train(tmp_path / "folder", changes=SURROUNDINGS[name])
-    if fault := describe_fault(done, tmp_path / "folder/läuft", reference):
+    if fault := describe_fault(done, tmp_path / "folder/läuft", reference, lacks=name in NAMELESS):
         attack.fail(f"{name}: {fault}")
 
 
@@ -161,7 +165,7 @@ def test_damaged_compiled_programs_are_compiled_again(tmp_path, attack, kind):
             str(tmp_path / name),
         ]
         variables = environment() | {"METARUN_CACHE": str(cache)}
-        return subprocess.run(command, env=variables, capture_output=True, timeout=300)
+        return subprocess.run(command, env=variables, capture_output=True, timeout=1500)
 
     assert run("reference").returncode == 0
     sound = {path: path.read_bytes() for path in (cache / "compiled").iterdir() if path.is_file()}

@@ -20,7 +20,7 @@ from fault.share import share
 from helpers.attempts import attempt, make_start
 from helpers.runs import BOTH, SEVERAL, SINGLE, assert_same_run, read_json
 
-KILLS = int(os.environ.get("METARUN_KILLS") or share(24))
+KILLS = int(os.environ.get("METARUN_KILLS") or share(12))
 IMPORTED = [
     "metarun.cli",
     "metarun.cli.progress_display",

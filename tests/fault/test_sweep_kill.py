@@ -19,7 +19,7 @@ from helpers import processes, sweeps
 from helpers.sweeps import RATE
 from metarun.sweeps.sweep_directory import RANKING
 
-KILLS = int(os.environ.get("METARUN_SWEEP_KILLS") or share(6))
+KILLS = int(os.environ.get("METARUN_SWEEP_KILLS") or share(4))
 
 
 def start(folder: Path, name: str, *options: str) -> subprocess.Popen:
