@@ -63,6 +63,23 @@ def evaluate(
         unadapted = {} if mean is None else {"unadapted": mean}
         layouts[stage.name] = {"step": trained[stage.name].step, **unadapted, **layout}
         columns[stage.name] = results.flatten_values(values) | ({} if groups is None else {"group": groups})
+    head = describe_measurement(stages, trained, tasks, settings, episodes)
+    rules = simple_rules.measure(episodes)
+    if rules is not None:
+        head["baselines"] = simple_rules.summarise(rules)
+    if says := (tasks.family.kept or {}).get("says"):
+        head["data"] = list(says)
+    return Evaluation(head | {"stages": layouts}, columns, rules)
+
+
+def describe_measurement(
+    stages: Sequence[Stage],
+    trained: Mapping[str, Trained],
+    tasks: Tasks,
+    settings: config.Evaluation,
+    episodes: FrozenEpisodes,
+) -> dict[str, Any]:
+    """Return what was measured, and on which episodes: the head of result.json."""
     head: dict[str, Any] = {
         "step": trained[list(trained)[-1]].step,
         "split": settings.split,
@@ -82,12 +99,7 @@ def evaluate(
         "count": settings.episodes,
         "hash": frozen.hash_episodes(episodes, tasks.recipe),
     }
-    rules = simple_rules.measure(episodes)
-    if rules is not None:
-        head["baselines"] = simple_rules.summarise(rules)
-    if says := (tasks.family.kept or {}).get("says"):
-        head["data"] = list(says)
-    return Evaluation(head | {"stages": layouts}, columns, rules)
+    return head
 
 
 def measure_stage(

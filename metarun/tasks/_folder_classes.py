@@ -9,9 +9,11 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int, PRNGKeyArray
 
 from metarun import base, errors, options
 from metarun.data import class_folders, folder_listing
+from metarun.tasks import _classes
 
 SPLITS = ("train", "validation", "test")
 WAYS, SHOTS, QUERIES = 5, 1, 5  # of an episode whose config leaves them open, where the folder has enough
@@ -230,3 +232,14 @@ def shape_index(kept: Mapping[str, Any], name: str) -> dict[str, jax.ShapeDtypeS
     counts = kept["pictures"][name]
     shapes = {"starts": len(counts), "counts": len(counts), "class": len(counts), "rows": sum(counts)}
     return {key: jax.ShapeDtypeStruct((length,), np.int32) for key, length in shapes.items()}
+
+
+def draw_rows(
+    config: options.ClassFolders, data: Mapping[str, Any], key: PRNGKeyArray
+) -> tuple[Int[Array, "way"], Int[Array, "way picture"]]:
+    """Draw the classes of an episode, and the rows of their pictures, support first; see `index_examples`."""
+    assert config.ways is not None
+    per_class = count_needed(config)
+    class_key, picture_key = jax.random.split(key)
+    classes = _classes.choose_allowed(class_key, config.ways, data["counts"] >= per_class)
+    return classes, _classes.choose_rows(data["starts"], data["counts"], classes, per_class, picture_key)

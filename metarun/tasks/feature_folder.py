@@ -27,7 +27,7 @@ from metarun.data import class_folders, folder_listing
 from metarun.folders import expand_home
 from metarun.options import ClassFolders
 from metarun.ranges import AtLeast, Between
-from metarun.tasks import _classes, _folder_classes
+from metarun.tasks import _folder_classes
 
 ELSEWHERE = "restore the file that the run names, or say where it lies now: task.weights=FILE"
 LEAST_DEVIATION = 1e-6  # of a feature; one that hardly differs is not blown up
@@ -168,13 +168,11 @@ def make_family(
 
 def make_sample(config: Config) -> Callable:
     """Make the sampler of episodes; see `base.TaskFamily`."""
-    assert config.ways is not None and config.shots is not None and config.queries is not None
-    ways, shots, per_class = config.ways, config.shots, config.shots + config.queries
+    assert config.ways is not None and config.shots is not None
+    ways, shots = config.ways, config.shots
 
     def sample(data, key) -> base.Episode:
-        class_key, picture_key = jax.random.split(key)
-        classes = _classes.choose_allowed(class_key, ways, data["counts"] >= per_class)
-        rows = _classes.choose_rows(data["starts"], data["counts"], classes, per_class, picture_key)
+        classes, rows = _folder_classes.draw_rows(config, data, key)
         vectors, labels = data["features"][rows], jnp.arange(ways, dtype=jnp.int32)
 
         def flatten(part) -> base.Examples:

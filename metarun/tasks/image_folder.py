@@ -163,13 +163,11 @@ def make_preparation(config: Config) -> Preparation:
 
 def make_sample(config: Config) -> Callable:
     """Make the sampler of episodes; see `base.TaskFamily`."""
-    assert config.ways is not None and config.shots is not None and config.queries is not None
-    ways, shots, per_class = config.ways, config.shots, config.shots + config.queries
+    assert config.shots is not None
+    shots = config.shots
 
     def sample(data, key) -> base.Episode:
-        class_key, picture_key = jax.random.split(key)
-        classes = _classes.choose_allowed(class_key, ways, data["counts"] >= per_class)
-        rows = _classes.choose_rows(data["starts"], data["counts"], classes, per_class, picture_key)
+        classes, rows = _folder_classes.draw_rows(config, data, key)
         images = data["images"][data["rows"][rows] if "rows" in data else rows]
         images = change(config, images, jax.random.fold_in(key, 2))
         episode = _classes.to_episode(images, shots, {"class": data["class"][classes]})
