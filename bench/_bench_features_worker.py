@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 
+from metarun import config, hardware
 from metarun.backbones import open_backbone
 
 
@@ -16,6 +17,7 @@ def main() -> None:
     parser.add_argument("batch", type=int)
     parser.add_argument("side", type=int)
     arguments = parser.parse_args()
+    hardware.select(config.Accelerator())
     backbone = open_backbone(None, model=arguments.network)
     shape = (arguments.batch, arguments.side, arguments.side, 3)
     pictures = np.random.default_rng(0).standard_normal(shape, np.float32)

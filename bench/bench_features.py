@@ -4,8 +4,9 @@
 
 Both sides have random weights, which take as long as trained ones, and all cores; each lives in a process of its own,
 which is idle while the other computes. The first two batches of each are not counted: they compile, and fill caches.
-metarun's batch begins and ends as a numpy array. torch has an environment of its own: see bench/bench.py, whose
---install-torch makes it. Without torch, metarun is timed alone.
+metarun's batch begins and ends as a numpy array. As in its commands, each core is a device and has large pages. torch
+has an environment of its own: see bench/bench.py, whose --install-torch makes it. Without torch, metarun is timed
+alone.
 """
 
 import argparse
@@ -17,6 +18,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from metarun.large_pages import add_large_pages
 
 BENCH = Path(__file__).parent
 SIDE = 224  # pixels
@@ -56,7 +59,7 @@ class Side:
 def start_sides(network: str, batch: int) -> dict[str, Side]:
     """Start metarun, and torch if it is there."""
     sizes = [network, str(batch), str(SIDE)]
-    checkout = {"PYTHONPATH": str(BENCH.parent)}
+    checkout = add_large_pages({"PYTHONPATH": str(BENCH.parent)})
     sides = {"metarun": Side([sys.executable, str(BENCH / "_bench_features_worker.py"), *sizes], checkout)}
     python = os.environ.get("METARUN_TORCH_PYTHON") or str(BENCH.parent / ".venv-torch" / "bin" / "python")
     if Path(python).exists():

@@ -2,7 +2,8 @@
 
 import sys
 
-COMPUTING = ("train", "eval", "doctor")  # the commands that are worth a restart with large pages
+# The commands that are worth a restart with large pages.
+COMPUTING = ("train", "eval", "sweep", "compare", "fewshot", "doctor")
 
 
 def main() -> None:

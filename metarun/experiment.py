@@ -1,6 +1,7 @@
 """One run: select the devices, open the directory, build everything, train the stages, measure them, save."""
 
 import dataclasses
+import functools
 import logging
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -99,8 +100,8 @@ def train_and_measure(
 ) -> dict[str, Any]:
     """Train every stage and measure them in an open run directory; see `train`."""
     kept = task_file.read(extended or run.path)
-    with processes.stop_at_once():
-        tasks, stages, shapes = assemble(run_config, hardware.select_own(devices), extended, kept)
+    own = hardware.select_own(devices)
+    tasks, stages, shapes = processes.wait_for(lambda: assemble(run_config, own, extended, kept))
     if processes.is_first:
         task_file.write(run.path, tasks.family.kept)
     measured, saved, accelerator = run_config.evaluation, run_config.checkpoint, run_config.accelerator
@@ -194,15 +195,8 @@ def evaluate(
     session: Session, stages: list[Stage], trained: dict[str, Trained], spent: dict[str, Spent]
 ) -> dict[str, Any]:
     """Measure the stages, write episodes, result and then pictures, and return the result."""
-    with session.processes.stop_at_once():
-        evaluation = run_evaluation.evaluate(
-            stages,
-            trained,
-            session.tasks,
-            session.evaluation,
-            session.progress,
-            session.processes.check_signal,
-        )
+    measure = functools.partial(run_evaluation.evaluate, stages, trained, session.tasks, session.evaluation)
+    evaluation = session.processes.wait_for(lambda: measure(session.progress, session.processes.check_signal))
     for name, columns in evaluation.values.items():
         session.run.write_episodes(name, session.evaluation.split, columns)
     used = max(make_mesh(stage, session.devices, session.accelerator).size for stage in stages)

@@ -1,14 +1,14 @@
 """Signals that ask a run to stop. The training loop stops between two chunks, after it has saved its state.
 
 What has nothing to save, such as a compilation or an evaluation, is left where it is. It runs in a thread of its own
-(`wait_for`), because Python hears no signal while its main thread waits for a compiled program.
+(`wait_for`): Python hears no signal while its main thread waits for a compiled program, and what a signal's handler
+raises in the middle of a trace tears jax's caches (a RecursionError or a ValueError of its own, or a crash).
 """
 
 import signal
 import threading
 import types
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -21,8 +21,7 @@ _left: list[threading.Thread] = []  # threads whose result nobody waits for any 
 class Stopped(BaseException):
     """The run was asked to stop and has saved its state. Exit codes: 130 after SIGINT, 143 after SIGTERM.
 
-    It may come up anywhere. As KeyboardInterrupt it is no Exception, so nobody who explains whatever a library raises
-    takes it for damage.
+    As KeyboardInterrupt it is no Exception, so nobody who explains whatever a library raises takes it for damage.
     """
 
     def __init__(self, number: int) -> None:
@@ -38,7 +37,6 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        self._at_once = False
 
     def __enter__(self) -> "StopRequest":
         numbers = (signal.SIGINT, signal.SIGTERM)
@@ -53,23 +51,11 @@ class StopRequest:
         if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = number
-        if self._at_once:
-            raise Stopped(number)
 
     def check(self) -> None:
         """Raise Stopped if a signal has come."""
         if self.signal is not None:
             raise Stopped(self.signal)
-
-    @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Raise Stopped wherever a signal comes inside the `with`. For work that has nothing to save."""
-        self.check()
-        self._at_once = True
-        try:
-            yield
-        finally:
-            self._at_once = False
 
 
 def ignore() -> None:

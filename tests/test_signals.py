@@ -55,13 +55,19 @@ def test_work_does_not_begin_after_a_signal():
         signals.wait_for(pytest.fail, stop.check)
 
 
-def test_what_has_nothing_to_save_ends_where_the_signal_comes():
-    with signals.StopRequest() as stop:
-        with pytest.raises(signals.Stopped), stop.at_once():
-            os.kill(os.getpid(), signal.SIGTERM)
-            pytest.fail("the signal is answered later")
-        with pytest.raises(signals.Stopped), stop.at_once():
-            pytest.fail("the signal of before is forgotten")
+def test_a_signal_raises_nothing_in_the_work_itself():
+    """A handler that raises within a trace would tear the caches of jax."""
+    over, ends = threading.Event(), []
+
+    def work() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        ends.append(over.wait(5.0))
+
+    with signals.StopRequest() as stop, pytest.raises(signals.Stopped):
+        signals.wait_for(work, stop.check)
+    over.set()
+    assert not signals.is_working(patience=5.0)
+    assert ends == [True]
 
 
 def test_a_command_does_not_wait_for_abandoned_work(endless, monkeypatch):

@@ -12,6 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from metarun import base, plugins
 from metarun.backbones import contents, published, safetensors_file
@@ -21,6 +23,8 @@ from metarun.errors import DataError, UsageError
 # Weights are drawn once: for ResNet-18 these options made 4 s of compilation from 16 s.
 QUICK: dict[str, Any] = {"xla_backend_optimization_level": 0}
 PRECISIONS = ("float32", "bfloat16")
+PICTURE = "picture"  # the axis of the mesh
+MOST_COPIED = 2**31  # bytes of parameters that the devices may hold together
 PLACES = ("weights", "convolution")  # options that do not change the features, but for rounding
 
 
@@ -124,14 +128,28 @@ def read_params(
 
 
 def compile_embed(network: base.Model, params: base.PyTree, dtype: jnp.dtype):
-    """Return float32 [example, height, width, 3] -> float32 [example, feature], computed in a precision."""
+    """Return float32 [example, height, width, 3] -> float32 [example, feature], computed in a precision.
 
-    @jax.jit
+    The devices of this process share out the pictures, each with a copy of the parameters. On two cores a ResNet-18
+    gives 1.4 times the features a second of one device that has both.
+    """
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    devices = jax.local_devices()[: max(1, MOST_COPIED // max(1, size))]
+    mesh = jax.make_mesh((len(devices),), (PICTURE,), (AxisType.Auto,), devices=devices)
+
     def compute(params, pictures):
         with jax.default_matmul_precision("float32" if dtype == jnp.float32 else "default"):
             return network.embed(params, pictures.astype(dtype)).astype(jnp.float32)
 
-    return functools.partial(compute, params)
+    share_out = jax.shard_map(compute, mesh=mesh, in_specs=(P(), P(PICTURE)), out_specs=P(PICTURE))
+
+    @jax.jit
+    def embed(params, pictures):
+        count = len(pictures)
+        filled = jnp.pad(pictures, ((0, -count % len(devices)), (0, 0), (0, 0), (0, 0)))
+        return share_out(params, filled)[:count]
+
+    return functools.partial(embed, jax.device_put(params, NamedSharding(mesh, P())))
 
 
 def hash_leaves(params: base.PyTree) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from metarun import base, folders
+from metarun import base, config, folders
 from metarun.errors import MetarunError, UsageError
 from metarun.features import Extractor
 from metarun.finished import prediction
@@ -78,8 +78,9 @@ def list_weights() -> list[Path]:
 
 def open_backbone(weights: Path | None, model: str | None) -> Source:
     """Open a backbone; see `metarun.backbones`."""
-    from metarun import backbones
+    from metarun import backbones, hardware
 
+    hardware.select(config.Accelerator())
     backbone = backbones.open_backbone(weights, model=model)
     return Source("random" if weights is None else "weights", backbone.label, backbone)
 

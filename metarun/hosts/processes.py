@@ -10,7 +10,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from jax.sharding import Mesh
@@ -23,6 +23,8 @@ from metarun.hosts.placement import Placement
 LISTEN_MILLISECONDS = 1000  # between two looks at signals and failures, while waiting
 FAREWELL_SECONDS = 5  # that the others have to hear of a failure in
 STOP, FAILURE = "metarun/stop", "metarun/failure"
+
+Result = TypeVar("Result")
 
 
 class Processes:
@@ -132,11 +134,12 @@ class Processes:
         if signal is not None:
             raise signals.Stopped(signal)
 
-    @contextlib.contextmanager
-    def stop_at_once(self) -> Iterator[None]:
-        """Let a signal end the only process wherever it comes. For what all do at once and has nothing to save."""
-        with self.stop.at_once() if self.stop and self.count == 1 else contextlib.nullcontext():
-            yield
+    def wait_for(self, work: Callable[[], Result]) -> Result:
+        """Return work(). A signal to the only process ends the wait for it. For what has nothing to save.
+
+        Several processes do such work together, and hear of a signal afterwards.
+        """
+        return signals.wait_for(work, self.stop.check) if self.stop and self.count == 1 else work()
 
     def stop_together(self, signal: int | None) -> None:
         """Raise Stopped if there is a signal, which all processes call this with."""

@@ -176,15 +176,13 @@ def mean_pool(inputs: Float[Array, "example height width channel"]) -> Float[Arr
     return even.reshape(count, height // 2, 2, width // 2, 2, channels).mean(axis=(2, 4))
 
 
-def max_pool(inputs: Float[Array, "example height width channel"], form: str):
+def max_pool(inputs: Float[Array, "example height width channel"]) -> Float[Array, "example _ _ channel"]:
     """Return the largest of each 3×3 window with stride 2. Inputs are at least zero, so zeros may surround them.
 
-    By products it compares two values at a time, which has a second derivative; see `_convolution.max_pool`.
+    It compares two values at a time, which has a second derivative (see `_convolution.max_pool`), and on a CPU takes
+    less than half the time of XLA's own reduction of windows.
     """
     _, height, width, _ = inputs.shape
-    if form == "native":
-        around = ((0, 0), (1, 1), (1, 1), (0, 0))
-        return jax.lax.reduce_window(inputs, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), around)
     padded = jnp.pad(inputs, ((0, 0), (1, 1 + height % 2), (1, 1 + width % 2), (0, 0)))
     return pool_line(pool_line(padded, 1), 2)
 
@@ -229,7 +227,7 @@ class ResidualNetwork(nn.Module):
         features = _weight_file.repeat_grey(inputs, 3) if shape.weights else inputs
         for convolution in self.stem:
             features = jax.nn.relu(convolution(features, reference_count, condition))
-        features = mean_pool(features) if shape.is_modified else max_pool(features, shape.convolution)
+        features = (mean_pool if shape.is_modified else max_pool)(features)
         for block in self.blocks.values():
             features = block(features, reference_count, condition)
         return self.pool(features) if shape.is_modified else features.mean(axis=(1, 2))

@@ -75,8 +75,7 @@ class StageRun:
         """
         name, training, progress = self.stage.name, self.stage.training, self.session.progress
         with self.session.run.checkpoints(name, self.session.checkpoint.keep) as self.saved:
-            with self.session.processes.stop_at_once():
-                self.restore()
+            self.session.processes.wait_for(self.restore)
             logger.info("%s begins after step %d", name, self.facts.step)
             tasks, last_step = training.tasks_per_step * len(self.stage.positions), training.last_step
             progress.stage_started(name, self.facts.step, self.facts.step if self.end else last_step, tasks)
@@ -174,8 +173,9 @@ class StageRun:
 
     def advance_to_end(self) -> None:
         """Run chunk after chunk, with what is due between them."""
-        with self.session.processes.stop_at_once():
-            program = loop.compile_program(self.loop, self.data, self.keys, self.state)
+        program = self.session.processes.wait_for(
+            lambda: loop.compile_program(self.loop, self.data, self.keys, self.state)
+        )
         self.session.progress.compiled(self.stage.name, program.compile_seconds)
         logger.info("%s compiled in %.1f s", self.stage.name, program.compile_seconds)
         step_flops, at_least = budgets.count_program_flops(program, self.loop)
@@ -257,8 +257,7 @@ class StageRun:
         if not self.session.processes.is_first:
             return False  # the first process measures, and says whether it is the best
         try:
-            with self.session.processes.stop_at_once():
-                values = validate(weights)
+            values = self.session.processes.wait_for(lambda: validate(weights))
         except signals.Stopped:
             self.facts = replace(self.facts, unvalidated=True)
             return False

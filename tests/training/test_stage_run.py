@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+import threading
 from collections.abc import Iterator
 
 import jax
@@ -187,14 +188,17 @@ def test_a_signal_in_a_validation_saves_the_state_and_puts_the_validation_off(tm
         def interrupt(weights):
             if session.run.metrics.read()[-1]["step"] == step:
                 os.kill(os.getpid(), signal.SIGTERM)
+                answered.wait(30.0)  # it would be over before the signal is heard
             return validate(weights)
 
         return interrupt
 
     for step in (8, 24, 24):
+        answered = threading.Event()
         with monkeypatch.context() as patch, pytest.raises(signals.Stopped):
             patch.setattr(validation, "make_validation", make_interrupted)
             train(path, SINGLE, *overrides, resume=True)
+        answered.set()
         saved = last_checkpoints(path)["maml"]
         assert saved.step == step and saved.facts["unvalidated"]
         assert read_json(path / "status.json")["status"] == "preempted"
@@ -219,13 +223,18 @@ def test_a_signal_in_the_final_evaluation_ends_it(single, tmp_path):
 def test_a_signal_before_the_first_step_leaves_a_run_that_can_be_begun(single, tmp_path, monkeypatch):
     """While the data are prepared, nothing has to be saved."""
 
+    answered = threading.Event()
+
     def build(*arguments, build_tasks=assembly.build_tasks):
         os.kill(os.getpid(), signal.SIGTERM)
-        return pytest.fail("the signal is answered later")
+        if not answered.wait(30.0):
+            pytest.fail("the signal is answered later")
+        return build_tasks(*arguments)
 
     with monkeypatch.context() as patch, pytest.raises(signals.Stopped):
         patch.setattr(assembly, "build_tasks", build)
         train(tmp_path / "run", SINGLE, fresh=True)
+    answered.set()
     assert_same_run(train(tmp_path / "run", resume=True), single)
 
 
