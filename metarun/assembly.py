@@ -119,7 +119,21 @@ def build_tasks(run_config: config.RunConfig, device: jax.Device, kept: Kept = N
     recipe |= (family.kept or {}).get("options", {})
     if selection == run_config.task:
         return Tasks(family, family, data, recipe)
-    return Tasks(family, build_family(selection, family.kept)._replace(data={}), data, recipe)
+    evaluated = build_evaluated(run_config.task, selection, family.kept)
+    return Tasks(family, evaluated._replace(data={}), data, recipe)
+
+
+def build_evaluated(trained: Selection, evaluated: Selection, kept: Kept) -> base.TaskFamily:
+    """Build the family as it is evaluated. Its data are those of the training, and are not read again if they suffice.
+
+    Other ways, shots or queries are checked against the data; options that count in training alone are not.
+    """
+    outline = getattr(plugins.load("task", evaluated.name), "outline", None)
+    training_only = getattr(trained.config, "training_only", {})
+    is_checked = evaluated.config == dataclasses.replace(trained.config, **training_only)
+    if outline is not None and kept is not None and is_checked:
+        return make_family(outline, evaluated, kept)
+    return build_family(evaluated, kept)
 
 
 def put_data(data: Mapping[str, PyTree], device: jax.Device) -> dict[str, PyTree]:
@@ -235,8 +249,7 @@ def select_evaluated(selection: Selection, evaluation: config.Evaluation) -> Sel
 def list_changed_options(options: Any) -> dict[str, Any]:
     """Return the options that are not at their default: a new option must not give old episodes a new hash.
 
-    A config whose defaults have changed says the ones that were: `former_defaults`, {option: value}. Its
-    `training_options` are names of options that leave the episodes as they are, such as those of the loss.
+    A config whose defaults have changed says the ones that were: `former_defaults`, {option: value}.
     """
     usual = {field.name: field.default for field in dataclasses.fields(options)}
     usual |= getattr(options, "former_defaults", {})
@@ -244,11 +257,10 @@ def list_changed_options(options: Any) -> dict[str, Any]:
         name: getattr(options, name)
         for name, default in usual.items()
         if default is dataclasses.MISSING or getattr(options, name) != default
-        if name not in getattr(options, "training_options", ())
     }
 
 
 def has_option(selection: Selection, name: str) -> bool:
     """Return whether the selected plug-in has an option of this name, which its other options do not replace."""
-    replaced = getattr(selection.config, "replaced_options", ())
+    replaced = getattr(selection.config, "replaced_options", {})
     return name not in replaced and any(field.name == name for field in dataclasses.fields(selection.config))

@@ -10,7 +10,7 @@ import jax
 
 from metarun import assembly, base, config, errors, hardware, signals, trees
 from metarun.assembly import Tasks
-from metarun.config import differences
+from metarun.config import differences, random_weights
 from metarun.evaluation import run_evaluation
 from metarun.figures import run_pictures
 from metarun.finished import baselines
@@ -30,6 +30,7 @@ from metarun.training import (
     source_weights,
     stage_sequence,
     stage_traces,
+    start_costs,
     task_chunks,
     traceable,
     trial_memory,
@@ -65,6 +66,7 @@ def train(
     registry.refuse_missing(run_config.sinks, errors.ConfigError, "sinks")
     if extended is not None:
         longer_run.find_end(extended)
+        refuse_unknown_data(extended, run_config)
     with signals.StopRequest() as stop, processes.together(stop):
         own = hardware.select(run_config.accelerator)
         devices = processes.list_devices(own)
@@ -135,7 +137,7 @@ def describe_alike(run_config: config.RunConfig, resume: bool) -> str:
 def settle_config(
     run: RunDirectory, run_config: config.RunConfig, extended: Path | None = None
 ) -> config.RunConfig:
-    """Write and return the config of a run. A resumed run keeps what its first start has settled.
+    """Return the config of a run, which a new one writes. A resumed one keeps what its first start has settled.
 
     Args:
       extended: as of `train`.
@@ -148,11 +150,23 @@ def settle_config(
         file = run.path / directory.CONFIG
         before = config.load(file)
         differences.check_resume(before, run_config, str(file))
-        run_config = differences.keep_settled(before, run_config)
-    elif extended is None:
+        refuse_unknown_data(run.path, run_config)
+        # It is written once its data are seen to be those of the run.
+        return differences.keep_settled(before, run_config)
+    if extended is None:
         run_config = assembly.settle_task(run_config)
     run.write_config(config.to_yaml(run_config))
     return run_config
+
+
+def refuse_unknown_data(path: Path, run_config: config.RunConfig) -> None:
+    """Refuse another place of the data to the run at a path, if nothing tells whether they are the same.
+
+    Raises:
+      ConfigError: names the keys of the place.
+    """
+    file = path / directory.CONFIG
+    differences.refuse_unknown_data(config.load(file), run_config, task_file.read(path), str(file))
 
 
 class Assembled(NamedTuple):
@@ -181,6 +195,8 @@ def assemble(
     """
     tasks = assembly.build_tasks(run_config, device, kept)
     stages = assembly.build_stages(run_config, tasks.family.problem)
+    for stage in filter(random_weights.has_random_network, run_config.stages):
+        logger.warning("stage %s: %s (model.weights=FILE)", stage.name, random_weights.SAID)
     traceable.refuse_constants(stages)
     with traceable.explain_errors(run_config):
         shapes = stage_traces.trace(run_config.evaluation, tasks, stages)
@@ -204,7 +220,7 @@ def evaluate(
     result = {"run": str(session.run.path), "accelerator": accelerator} | evaluation.result
     if sources := stage_reference.read_records(session.run.path):
         result["sources"] = sources
-    mode, inherited = session.evaluation.modes[0], ledger.read_inherited(sources)
+    mode, inherited = session.evaluation.modes[0], start_costs.read_inherited(sources)
     result["costs"] = ledger.list_costs(stages, trained, spent, session.tasks, mode, inherited)
     places = [f"episodes/{name}-{session.evaluation.split}.npz" for name in evaluation.values]
     session.run.write_result(seals.seal_result(session.run.path, session.run.sealed, result, places))
@@ -236,6 +252,8 @@ def describe_dry_run(
     devices = hardware.select(run_config.accelerator)
     origin = extended or resumed
     kept = None if origin is None else task_file.read(origin)
+    if origin is not None:
+        refuse_unknown_data(origin, run_config)
     if resumed is not None:
         before = config.load(resumed / directory.CONFIG)
         run_config = dataclasses.replace(

@@ -5,6 +5,7 @@ What has nothing to save, such as a compilation or an evaluation, is left where 
 raises in the middle of a trace tears jax's caches (a RecursionError or a ValueError of its own, or a crash).
 """
 
+import contextvars
 import signal
 import threading
 import types
@@ -16,6 +17,7 @@ Result = TypeVar("Result")
 LISTEN_SECONDS = 0.05  # between two looks at signals, while another thread works
 
 _left: list[threading.Thread] = []  # threads whose result nobody waits for any more
+_interrupts: list[int] = []  # the Ctrl-C that this process has heard outside of a StopRequest
 
 
 class Stopped(BaseException):
@@ -58,12 +60,28 @@ class StopRequest:
             raise Stopped(self.signal)
 
 
+def note_interrupts() -> None:
+    """Remember each Ctrl-C from now on. It raises KeyboardInterrupt as before, of which a library may make an error."""
+
+    def note(number: int, frame: types.FrameType | None) -> None:
+        _interrupts.append(number)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, note)
+
+
+def was_interrupted() -> bool:
+    """Return whether `note_interrupts` has noted a Ctrl-C."""
+    return bool(_interrupts)
+
+
 def ignore() -> None:
     """Look at no signal: the check of a wait that only the handlers of the process may end."""
 
 
 def wait_for(work: Callable[[], Result], check: Callable[[], None] = ignore) -> Result:
-    """Return work(), which a thread of its own does. Meanwhile the process hears signals.
+    """Return work(), which a thread of its own does, in the caller's context. Meanwhile the process hears signals.
 
     What a signal's handler or `check` raises ends the wait, and the thread goes on alone: no compiled program can be
     interrupted. See `is_working`.
@@ -74,11 +92,11 @@ def wait_for(work: Callable[[], Result], check: Callable[[], None] = ignore) -> 
     check()
     results: list[Result] = []
     failures: list[BaseException] = []
-    done = threading.Event()
+    done, context = threading.Event(), contextvars.copy_context()
 
     def do() -> None:
         try:
-            results.append(work())
+            results.append(context.run(work))
         except BaseException as error:
             failures.append(error)
         finally:

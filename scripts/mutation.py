@@ -60,7 +60,7 @@ CONFIG = (
 # The tests that are tried for a module, and the modules that are tried by default.
 TARGETS = {
     f"metarun/runs/{name}.py": RUNS
-    for name in ("checkpoints", "manifest", "files", "state_files", "directory")
+    for name in ("checkpoints", "manifest", "files", "state_files", "directory", "regular_files", "seals")
 } | {
     f"metarun/config/{name}.py": CONFIG
     for name in ("binder", "overrides", "yaml_file", "plain_values", "schema", "base_file", "differences")

@@ -11,13 +11,14 @@ The text between the two markers is replaced, and nothing else; each table has a
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from metarun import errors
+from metarun import errors, folders
 from metarun.cli.text_tables import format_count, format_markdown_table
-from metarun.config import yaml_file
+from metarun.config import shipped, yaml_file
 from metarun.config.control_section import METHOD
 from metarun.evaluation import wording
 from metarun.figures import comparison_plot
@@ -31,10 +32,11 @@ BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 CONTROLS, COMPARISON, SWEEP = "controls.json", "comparison.json", "sweep.json"  # in folders of several runs
 LEGEND = """\
 Intervals are 95 %, over seeds and episodes; with one seed they are over episodes alone, and say nothing about training
-noise. Seconds and GFLOP are those of training, with the stages before. A control is the method minus its control,
-paired by seed and episode, in bold where they can be told apart. *Reached* is "yes" if ours is at least as good as the
-published number, or the two intervals, as if they were independent, cannot tell them apart; else "no", and "not tried"
-without a run. Published numbers in brackets are from memory or from another paper."""
+noise. Rows have the budgets that their columns say, and no common one: seconds and GFLOP are those of training, with
+the stages before. A control is the method minus its control, paired by seed and episode, in bold where they can be told
+apart; "none run" says that a row has not been measured against one. *Reached* is "yes" if ours is at least as good as
+the published number, or the two intervals, as if they were independent, cannot tell them apart; else "no", and "not
+tried" without a run. Published numbers in brackets are from memory or from another paper."""
 
 
 class Setting(NamedTuple):
@@ -49,7 +51,18 @@ def find_runs(folder: Path) -> list[Path]:
     """Return the finished runs below a folder, without those of sweeps and without controls."""
     results = sorted(folder.rglob(directory.RESULT))
     runs = [result.parent for result in results if (result.parent / directory.CONFIG).is_file()]
-    return [run for run in runs if not is_part_of_sweep(run, folder) and not is_control(run)]
+    readable = [run for run in runs if can_be_read(run)]
+    return [run for run in readable if not is_part_of_sweep(run, folder) and not is_control(run)]
+
+
+def can_be_read(run: Path) -> bool:
+    """Return whether the result of a run can be read; of one that is damaged or older the error stream says so."""
+    try:
+        read_result(run)
+    except errors.MetarunError as error:
+        print(f"left out: {error.where}: {error.what}", file=sys.stderr)
+        return False
+    return True
 
 
 def is_part_of_sweep(run: Path, folder: Path) -> bool:
@@ -96,20 +109,24 @@ def write_section(table: MethodTable, setting: Setting, picture: str | None) -> 
     score = f"{table.metric}, %" if table.metric == "accuracy" else table.metric
     header = ["", "method", "seeds", *(f"{score}, {mode}" for mode in table.modes), "minus the best"]
     header += ["steps", "seconds", "GFLOP", "controls", "published", "reached?"]
-    rows = [make_cells(number, row, table, setting) for number, row in enumerate(table.rows, start=1)]
+    labels = shorten_labels([name_learner(row.label, row.run) for row in table.rows])
+    rows = [
+        make_cells(number, label, row, table, setting)
+        for number, (label, row) in enumerate(zip(labels, table.rows, strict=True), start=1)
+    ]
     rows += [make_optimum(table, len(header))] if find_optimum(table) else []
     rows += list_untried(table, setting, len(header))
     episodes = table.episodes
     note = f"{episodes['count']} {episodes['split']} episodes ({episodes['hash']}), {table.metric}: "
     note += f"{'higher' if table.higher_is_better else 'lower'} is better."
-    if single := [name_learner(row.label, row.run) for row in table.rows if row.seeds == 1]:
+    if single := [label for label, row in zip(labels, table.rows, strict=True) if row.seeds == 1]:
         note += f" One seed: {', '.join(single)}."
     shown = f"\n\n![{setting.title}: every method with its interval, and how far behind the best]({picture})"
     parts = [f"### {setting.title}", format_markdown_table(header, rows), note, list_sources(setting)]
     return "\n\n".join(part for part in parts if part) + shown * bool(picture)
 
 
-def make_cells(number: int, row: Row, table: MethodTable, setting: Setting) -> list[str]:
+def make_cells(number: int, label: str, row: Row, table: MethodTable, setting: Setting) -> list[str]:
     """Return the cells of a learner."""
     first = row.scores.get(table.modes[0], {})
     seconds = row.cost["seconds"]
@@ -117,7 +134,7 @@ def make_cells(number: int, row: Row, table: MethodTable, setting: Setting) -> l
     entry = find_published(row, setting)
     return [
         str(number),
-        name_learner(row.label, row.run),
+        label,
         str(row.seeds),
         *(format_score(row.scores.get(mode), table) for mode in table.modes),
         format_score(first.get("behind"), table),
@@ -145,18 +162,58 @@ def format_score(score: dict[str, Any] | None, table: MethodTable) -> str:
     return f"{factor * score['mean']:.{digits}f}{interval}"
 
 
+def list_short_names() -> dict[str, str]:
+    """Return {name of a shipped config in the runs folder: its path within the folder of its task}."""
+    names = {name: name.partition("/")[2] or name for name in shipped.list_names()}
+    return {folders.name_config(Path("configs", name)): short for name, short in names.items()}
+
+
+def name_method(run: Path) -> str:
+    """Return the name by which published.yaml knows the config of a run: that of its file."""
+    name = name_run(run)
+    return list_short_names().get(name, name).rpartition("/")[2]
+
+
+def shorten_labels(labels: Sequence[str]) -> list[str]:
+    """Return the labels with short names of shipped configs; the folder stays where two files have one name."""
+    known = list_short_names()
+    found = [max((name for name in known if is_begun(label, name)), key=len, default="") for label in labels]
+    stems = Counter(known[name].rpartition("/")[2] for name in set(found) - {""})
+    short = {
+        name: path if stems[path.rpartition("/")[2]] > 1 else path.rpartition("/")[2]
+        for name, path in known.items()
+    }
+    return [
+        short[name] + label[len(name) :] if name else label for label, name in zip(labels, found, strict=True)
+    ]
+
+
+def is_begun(label: str, name: str) -> bool:
+    """Return whether a label is a name, or begins with it and goes on with a stage or with keys."""
+    return label == name or (label.startswith(name) and label[len(name)] in "/ ,[(")
+
+
 def find_published(row: Row, setting: Setting) -> dict[str, Any] | None:
     """Return the published number of the method of a row; an earlier stage of a run has none."""
     last = list(read_result(row.run)["stages"])[-1]
-    entries = [entry for entry in setting.published if name_run(row.run) in entry["runs"]]
+    entries = [entry for entry in setting.published if name_method(row.run) in entry["runs"]]
     return entries[0] if entries and row.stage == last else None
 
 
 def format_published(entry: dict[str, Any], table: MethodTable, setting: Setting) -> str:
     """Return the number, and the number of its source."""
-    number = format_score({"mean": entry["value"], "ci95": entry.get("ci95")}, table)
+    numbers = [number for number in (entry["value"], entry.get("ci95")) if number is not None]
+    number = format_exactly(numbers, table)
     number = number if entry["checked"] else f"({number})"
     return f"{number} [{setting.published.index(entry) + 1}]"
+
+
+def format_exactly(numbers: Sequence[float], table: MethodTable) -> str:
+    """Return a published number, and its interval, with as many digits as its source has for the finer one."""
+    factor = 100 if table.metric == "accuracy" else 1
+    shown = [factor * number for number in numbers]
+    exact = [digits for digits in range(1, 6) if all(abs(round(x, digits) - x) < 1e-9 for x in shown)]
+    return " ± ".join(f"{number:.{min(exact, default=6)}f}" for number in shown)
 
 
 def list_sources(setting: Setting) -> str:
@@ -216,7 +273,7 @@ def make_optimum(table: MethodTable, width: int) -> list[str]:
 
 def list_untried(table: MethodTable, setting: Setting, width: int) -> list[list[str]]:
     """Return the cells of published methods without a run."""
-    names = {name_run(row.run) for row in table.rows}
+    names = {name_method(row.run) for row in table.rows}
     entries = [entry for entry in setting.published if not names & set(entry["runs"])]
     blank = [""] * (width - 4)
     return [
@@ -234,8 +291,10 @@ def draw(table: MethodTable, setting: Setting, out: Path) -> str | None:
     with files.storage_errors(out.parent):
         (out.parent / place.parent).mkdir(parents=True, exist_ok=True)
     compared = compare(paths, Choice(table.modes[0]))
-    for line in compared["ranking"]:
-        line["label"] = name_learner(line["label"], Path(line["run"]))
+    ranking = compared["ranking"]
+    labels = shorten_labels([name_learner(line["label"], Path(line["run"])) for line in ranking])
+    for line, label in zip(ranking, labels, strict=True):
+        line["label"] = label
     comparison_plot.write_comparison(out.parent / place, compared)
     return place.as_posix()
 

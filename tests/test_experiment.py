@@ -127,6 +127,7 @@ def test_another_seed_gives_other_numbers_on_the_same_episodes(single, tmp_path)
     assert read_json(other / "result.json")["episodes"] == read_json(single / "result.json")["episodes"]
 
 
+@pytest.mark.slow
 def test_neither_validation_nor_checkpoints_nor_chunks_change_the_weights(single, tmp_path):
     cadence = ("evaluation.every=7", "evaluation.episodes=3", "checkpoint.every=5", "training.chunk=null")
     other = train(tmp_path / "other", SINGLE, *cadence)
@@ -134,6 +135,7 @@ def test_neither_validation_nor_checkpoints_nor_chunks_change_the_weights(single
     assert lines(other, "train") == lines(single, "train")
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_is_measured_where_the_config_wants_it(tmp_path):
     """A learning rate at which the validation loss rises again makes the best step another than the last."""
     overrides = ["evaluation.checkpoint=best", "evaluation.every=1", "training.optimizer.learning_rate=0.3"]
@@ -173,6 +175,7 @@ def test_a_run_that_diverges_at_once_says_that_there_is_no_checkpoint(tmp_path):
     assert len(lines(tmp_path / "run")) == 1
 
 
+@pytest.mark.slow
 def test_a_stage_that_is_fitted_to_what_is_not_finite_says_so_before_others_build_on_it(tmp_path):
     stages = """
 task: {name: sinusoid, shots: 3, queries: 3}

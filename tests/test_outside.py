@@ -209,6 +209,7 @@ def test_an_edited_file_is_a_new_module_and_what_it_raises_has_its_place(tmp_pat
     assert caught.value.where == f"{file}:{len(ALONE.splitlines()) + 2}"
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_code_and_is_not_opened_with_other_code(own_place, tmp_path, metarun_):
     file = tmp_path / "learner.py"
     file.write_text(ALONE)

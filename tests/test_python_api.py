@@ -37,6 +37,7 @@ def test_every_name_is_there_and_a_wrong_one_is_not():
     assert not hasattr(metarun, "trian")
 
 
+@pytest.mark.slow
 def test_a_dict_trains_as_the_file_with_its_values(single, monkeypatch):
     monkeypatch.setattr("metarun.experiment.draw_pictures", lambda *_: None)
     run = metarun.train(SMALL, {"checkpoint.every": 8}, checkpoint__keep=2)

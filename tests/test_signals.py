@@ -1,5 +1,6 @@
 """Signals: what waits for a thread hears them, and what has nothing to save is left at once."""
 
+import contextvars
 import os
 import signal
 import threading
@@ -7,6 +8,12 @@ import threading
 import pytest
 
 from metarun import cli, signals
+
+
+def test_the_work_sees_the_context_of_its_caller():
+    place = contextvars.ContextVar("place", default="none")
+    place.set("here")
+    assert signals.wait_for(place.get) == "here"
 
 
 def test_what_a_thread_gives_or_raises_is_what_the_caller_gets():
@@ -83,3 +90,24 @@ def test_a_command_does_not_wait_for_abandoned_work(endless, monkeypatch):
     with pytest.raises(SystemExit):  # the stand-in of os._exit returns
         cli.leave(143)
     assert left == [143]
+
+
+def test_an_error_that_an_interrupt_became_is_an_interrupt(monkeypatch, capsys):
+    """In the middle of a trace jax turns KeyboardInterrupt into an error of its own."""
+
+    def run(**_):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ValueError("an exception was raised while checking equality") from None
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(cli, "application", run)
+    monkeypatch.setattr(signals, "_interrupts", [])
+    try:
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert end.value.code == 130
+    assert capsys.readouterr().err == ""

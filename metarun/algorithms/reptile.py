@@ -47,7 +47,7 @@ class Config(InnerSteps):
     inner_optimizer: Literal["sgd", "momentum", "rmsprop", "adam", "adam_without_momentum"] = "sgd"
     trains_on: Literal["all", "support"] = "all"  # examples of a training episode that the inner loop sees
     # The moments of the inner optimizer go on from task to task. It needs inner_optimizer: adam_without_momentum, and
-    # training.optimizer.name: sgd.
+    # training.optimizer.name: sgd without momentum.
     carries_moments: bool = False
 
     def __post_init__(self):
@@ -59,7 +59,7 @@ class Config(InnerSteps):
 
     @property
     def needs_optimizer(self) -> str | None:
-        """The outer optimizer that keeps the moments means of squares: any other may make them negative."""
+        """The outer optimizer, without momentum, that keeps moments means of squares: others may make them negative."""
         return "sgd" if self.carries_moments else None
 
 

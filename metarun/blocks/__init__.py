@@ -11,6 +11,7 @@ weight_generator.py   a network that writes parameters from a vector of the task
 set_encoder.py        a vector of the task, read from its support
 parameter_kinds.py    which parameters are of the last layer, and which of a normalisation
 modulation.py         a model that a vector modulates
+low_rank.py           updates of low rank to the kernels of a network
 lstm.py               a long short-term memory cell
 earlier_stages.py     the earlier stages that an option names
 pretrained_body.py    the network of an earlier stage, as a start or as features

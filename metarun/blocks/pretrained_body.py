@@ -61,6 +61,13 @@ def extract_body(
     )
 
 
+def begin_network(model: base.Model, key: PRNGKeyArray, spec: base.Spec, inputs: PyTree) -> dict[str, PyTree]:
+    """Return {"body", "head"} that the model begins with, or {"body"} if targets are classes; as `extract_network`."""
+    params = model.init(key, inputs)
+    body = {name: layer for name, layer in params.items() if name != base.HEAD}
+    return {"body": body} if spec.targets == "classes" else {"body": body, base.HEAD: params[base.HEAD]}
+
+
 def extract_network(
     stage: str, weights: base.Weights, model: base.Model, spec: base.Spec, inputs: PyTree
 ) -> dict[str, PyTree]:

@@ -14,6 +14,7 @@ PATIENCE = 0.2  # seconds that an abandoned computation has to end in
 def main() -> None:
     """Run the command that argv names, and exit with its code; no traceback reaches the user."""
     streams.secure()
+    signals.note_interrupts()
     try:
         try:
             application(standalone_mode=True)

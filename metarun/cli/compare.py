@@ -16,6 +16,7 @@ from metarun.evaluation import wording
 Against = Literal["seconds", "flops", "steps", "parameters", "adaptation"]
 AGAINST = "With --plot: draw the metric against this cost, in place of the ranking."
 BASELINES = "For pictures: compare also with logistic regression on pixels, and on a random network."
+WEIGHTS = "With --baselines: where the file of weights of the first run on features lies now."
 RANGES = 8  # of numbers in a cell; all of them are in the JSON
 CONTROLS = "Train the controls of a config, or of a run's config, and compare the method with them."
 PANEL = "With --controls"
@@ -40,12 +41,15 @@ def compare(
     learner: Annotated[
         str, typer.Option(help="adapted, unadapted, or a number of inner steps that was measured.")
     ] = "adapted",
-    metric: Annotated[str | None, typer.Option(help="Default: the first one that is not the loss.")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="Default: BLEU for text, else the first one but the loss.")
+    ] = None,
     steps_curve: Annotated[
         bool,
         typer.Option("--steps-curve", help="Compare the metric after each number of inner steps instead."),
     ] = False,
     baselines: Annotated[bool, typer.Option("--baselines", help=BASELINES)] = False,
+    weights: Annotated[Path | None, typer.Option(help=WEIGHTS)] = None,
     controls: Annotated[bool, typer.Option("--controls", help=CONTROLS)] = False,
     seeds: Annotated[int | None, typer.Option(min=1, help=SEEDS, rich_help_panel=PANEL)] = None,
     jobs: Annotated[str | None, typer.Option(help=JOBS, rich_help_panel=PANEL)] = None,
@@ -73,27 +77,39 @@ def compare(
         from metarun.cli import control_table
 
         others = {"--plot": plot, "--against": against, "--steps-curve": steps_curve or None}
-        others["--baselines"] = baselines or None
+        others |= {"--baselines": baselines or None, "--weights": weights}
         refuse_options(others | {"--learner": None if learner == "adapted" else learner}, "beside", "out")
         control_table.compare_controls(runs, seeds, jobs, controls_dir, dry_run, mode, metric, as_json)
         return
     refuse_options(own, "without", "out, or add --controls")
+    if weights is not None and not baselines:
+        what, remedy = "--weights is for the baselines", "add --baselines, or leave --weights out"
+        raise errors.UsageError(what, "metarun compare --weights", remedy)
     if not steps_curve:
-        rank(runs, mode, learner, metric, as_json, plot, against, baselines)
+        rank(runs, mode, learner, metric, as_json, plot, against, baselines, weights)
         return
-    if against is not None:
+    refuse_beside_curves(against is not None, mode is not None or learner != "adapted" or baselines)
+    show_curves(runs, metric, as_json, plot)
+
+
+def refuse_beside_curves(has_cost: bool, has_choice: bool) -> None:
+    """Raise UsageError if an option is set that does nothing beside --steps-curve.
+
+    Args:
+      has_cost: --against; has_choice: --mode, --learner or --baselines.
+    """
+    if has_cost:
         raise errors.UsageError(
             "an adaptation curve is drawn over inner steps",
             "metarun compare --steps-curve --against",
             "leave --against out, or --steps-curve",
         )
-    if mode is not None or learner != "adapted" or baselines:
+    if has_choice:
         raise errors.UsageError(
             "the curves are of all measured numbers of inner steps, in the first mode of each run",
             "metarun compare --steps-curve",
             "leave --mode, --learner and --baselines out",
         )
-    show_curves(runs, metric, as_json, plot)
 
 
 def refuse_options(values: dict[str, Any], word: str, end: str) -> None:
@@ -113,11 +129,13 @@ def rank(
     plot: Path | None,
     against: str | None = None,
     baselines: bool = False,
+    weights: Path | None = None,
 ) -> None:
     """Compare runs by one learner of each stage.
 
     Args:
       baselines: compute the baselines for pictures if they are not kept yet.
+      weights: where the file lies now that they need; None: where the run's config says.
       against: the cost that the picture shows the metric against; None: it shows the ranking.
     """
     from metarun.figures import comparison_plot, cost_plot
@@ -128,7 +146,7 @@ def rank(
         what = "--against says what the picture is drawn against, and there is no picture"
         raise errors.UsageError(what, "metarun compare --against", f"add --plot {against}.png")
     paths = [catalogue.resolve(run) for run in runs]
-    compared = comparison.compare(paths, comparison.Choice(mode, learner, metric, baselines))
+    compared = comparison.compare(paths, comparison.Choice(mode, learner, metric, baselines, weights))
     print_either(compared, as_json, print_comparison)
     if plot is not None and against is not None:
         cost_plot.write_costs(plot, compared, against)

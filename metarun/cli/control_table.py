@@ -152,7 +152,7 @@ def print_table(whole: dict[str, Any]) -> None:
         typer.echo("\n" + align([NEIGHBOURS, *map(make_neighbour_row, whole["neighbours"])]))
     for name in whole["diverged"]:
         typer.echo(f"{name} has diverged, and is left out")
-    typer.echo("\n" + make_note(whole))
+    typer.echo("\n" + "\n".join([*whole["notes"], make_note(whole)]))
 
 
 def make_neighbour_row(line: dict[str, Any]) -> list[str]:

@@ -19,7 +19,7 @@ def report(error: BaseException) -> int:
     if isinstance(error, signals.Stopped):
         print(f"stopped by {error}; the state is saved: go on with {find_way_on(error)}", file=sys.stderr)
         return error.exit_code
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, KeyboardInterrupt) or signals.was_interrupted():
         return 128 + signal.SIGINT
     explanation = explain(error)
     with contextlib.suppress(OSError):  # nothing can be said where stderr takes nothing either

@@ -26,7 +26,10 @@ def fewshot(
     ] = None,
     query: Annotated[list[Path] | None, typer.Option(help="Pictures to name, or a folder of them.")] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="A backbone: a .safetensors file; see docs/backbones.md.")
+        Path | None,
+        typer.Option(
+            help="A backbone: a .safetensors file; see docs/backbones.md. With --run: where its file lies now."
+        ),
     ] = None,
     run: Annotated[
         Path | None,

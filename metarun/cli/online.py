@@ -99,5 +99,11 @@ def print_adaptive(measured: dict[str, Any]) -> None:
     for name, moments in measured["pairs"].items():
         rows.append([name, *(format_mean(moments[moment][metric]) for moment in ("before", "after"))])
     typer.echo("\n" + align(rows))
-    shares = (f"{name} {share:.0%}" for name, share in measured["choices"].items())
-    typer.echo(f"paired by stream; the adaptive learner chose: {', '.join(shares)}")
+    typer.echo(f"paired by stream; the adaptive learner chose: {format_shares(measured['choices'])}")
+    if "choices_at_changes" in measured:
+        typer.echo(f"when the task had become another one: {format_shares(measured['choices_at_changes'])}")
+
+
+def format_shares(shares: dict[str, float]) -> str:
+    """Return `continue 24%, restart 57%`."""
+    return ", ".join(f"{name} {share:.0%}" for name, share in shares.items())

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import math
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from metarun import outside, plugins
@@ -21,7 +21,7 @@ from metarun.errors import ConfigError
 from metarun.ranges import Bound, describe, find_ceiling
 
 T = TypeVar("T")
-_bound: dict[tuple[str, str, str], Selection] | None = None  # see `remember_selections`
+_remembered: dict[tuple[str, ...], Any] | None = None  # see `remember_selections`
 LARGEST_WHOLE = 2**53  # above this a float has lost digits of the whole number that was meant
 
 
@@ -82,7 +82,8 @@ def _bind_value(hint: Any, value: Any, path: str, origin: Origin) -> Any:
         case form if form is tuple:
             return _bind_tuple(hint, value, path, origin)
     if dataclasses.is_dataclass(hint):
-        return bind(hint, value, origin, path)  # type: ignore
+        key = ("section", str(hint), path, repr(value))
+        return _remember(key, lambda: bind(hint, value, origin, path))  # type: ignore
     return _bind_scalar(hint, value, path, origin)
 
 
@@ -94,28 +95,31 @@ def _find_kind(hint: Any) -> str | None:
 
 def bind_selection(kind: str, value: Any, path: str, origin: Origin) -> Selection:
     """Return the choice that a section makes among a kind, such as `algorithm`, with its options."""
-    key = (kind, path, repr(value))
-    if _bound is not None and key in _bound:
-        return _bound[key]
-    selection = _bind_selection(kind, value, path, origin)
-    if _bound is not None:
-        _bound[key] = selection
-    return selection
+    return _remember((kind, path, repr(value)), lambda: _bind_selection(kind, value, path, origin))
 
 
 @contextlib.contextmanager
 def remember_selections() -> Iterator[None]:
-    """Bind equal sections once inside the `with`: the trials of a run differ in few of theirs."""
-    global _bound
-    before, _bound = _bound, {}
+    """Bind equal sections once inside the `with`, and list and read plug-ins once: trials differ in few sections."""
+    global _remembered
+    before, _remembered = _remembered, {}
     try:
         yield
     finally:
-        _bound = before
+        _remembered = before
+
+
+def _remember(key: tuple[str, ...], make: Callable[[], T]) -> T:
+    """Return what was made for a key inside of `remember_selections`; elsewhere it is made anew."""
+    if _remembered is None:
+        return make()
+    if key not in _remembered:
+        _remembered[key] = make()
+    return _remembered[key]
 
 
 def _bind_selection(kind: str, value: Any, path: str, origin: Origin) -> Selection:
-    names = choices.list_names(kind)
+    names = _remember(("names", kind), lambda: choices.list_names(kind))
     if not isinstance(value, dict):
         name = value if value in names else names[0] if names else kind
         raise origin.make_error(
@@ -127,8 +131,23 @@ def _bind_selection(kind: str, value: Any, path: str, origin: Origin) -> Selecti
     if name not in names:
         name = _find_outside(kind, name, join(path, "name"), origin)
     owner = f"the {kind} {outside.make_label(name)}"
-    config: Any = bind(choices.read_config_class(kind, name), options, origin, path, owner)
+    config_class = _remember(("class", kind, name), lambda: choices.read_config_class(kind, name))
+    config: Any = bind(config_class, options, origin, path, owner)
+    _refuse_replaced(config, options, path, origin, owner)
     return Selection(name, config)
+
+
+def _refuse_replaced(config: Any, options: dict, path: str, origin: Origin, owner: str) -> None:
+    """Refuse an option that another one replaces, unless it has its default, as in the config of a run.
+
+    A plug-in's `replaced_options` are {option: the one in its place}, as its other options have it.
+    """
+    defaults = {field.name: plugins.get_default(field) for field in dataclasses.fields(config)}
+    for key, other in getattr(config, "replaced_options", {}).items():
+        if key in options and getattr(config, key) != defaults[key]:
+            what = f"{owner} has {other} in place of {key}, and does not look at {key}"
+            remedy = f"leave {key} out, or leave {other} out"
+            raise origin.make_error(join(path, key), what, remedy)
 
 
 def _find_outside(kind: str, name: Any, path: str, origin: Origin) -> str:

@@ -1,5 +1,6 @@
 """The keys in which two configs differ, and those that may differ on resume and in an evaluation of a finished run."""
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -9,13 +10,45 @@ from metarun.config.selection import Selection
 # Sections that may change when a run resumes.
 RESULT_FREE = ("accelerator", "checkpoint", "sinks", "controls")
 MEASUREMENT = ("evaluation", "accelerator")  # sections that an evaluation may override
-# Keys that it may override, because they say only where the same data lie; a task family has more in `places`.
+# Keys that it and a training that goes on may override, because they say only where the same data lie; a task family
+# has more in `data_places`.
 PLACES = ("task.folder",)
 
 
 def list_changes(before: config.RunConfig, after: config.RunConfig) -> list[str]:
-    """Return the dotted keys at which two configs differ and which can change the numbers of a run."""
-    return list_different_keys(_drop_result_free(before), _drop_result_free(after))
+    """Return the dotted keys at which two configs differ and which can change the numbers of a run.
+
+    The places of the data are not among them; see `refuse_unknown_data`.
+    """
+    keys = list_different_keys(_drop_result_free(before), _drop_result_free(after))
+    return [key for key in keys if key not in list_places(before)]
+
+
+def list_places(run_config: config.RunConfig) -> list[str]:
+    """Return the dotted keys that say where the data of a task lie."""
+    return [*PLACES, *(f"task.{name}" for name in getattr(run_config.task.config, "data_places", ()))]
+
+
+def refuse_unknown_data(
+    before: config.RunConfig, after: config.RunConfig, kept: Mapping[str, Any] | None, where: str
+) -> None:
+    """Refuse another place of the data to a run that has kept nothing by which they could be told apart from others.
+
+    A run that has kept their fingerprint compares it when its task is built.
+
+    Args:
+      kept: what the run keeps of its task, or None.
+      where: the run's own config lies.
+
+    Raises:
+      ConfigError: names the keys.
+    """
+    changed = list_different_keys(config.document(before)["task"], config.document(after)["task"], "task")
+    moved = [key for key in changed if key in list_places(before)]
+    if moved and "fingerprint" not in (kept or {}):
+        what = f"{', '.join(moved)} cannot change: the run has kept no fingerprint of its data to compare them by"
+        remedy = "put the data back where they lay, or begin a new run"
+        raise errors.ConfigError(what, where, remedy)
 
 
 def check_resume(before: config.RunConfig, after: config.RunConfig, where: str) -> None:
@@ -75,7 +108,7 @@ def check_evaluation(before: config.RunConfig, after: config.RunConfig) -> None:
       ConfigError: it changes a key that the training used. It names the keys.
     """
     keys = list_different_keys(config.document(before), config.document(after))
-    places = [*PLACES, *(f"task.{name}" for name in getattr(before.task.config, "places", ()))]
+    places = list_places(before)
     if changed := [key for key in keys if key.split(".")[0] not in MEASUREMENT and key not in places]:
         raise errors.ConfigError(
             f"{', '.join(changed)} cannot change after training",

@@ -163,7 +163,7 @@ def _bind_file(mapping: dict[str, Any], origin: Origin) -> RunConfig:
 
 def _bind_form(mapping: dict[str, Any], origin: Origin) -> RunConfig:
     if "stages" not in mapping:
-        single = binder.bind(SingleStage, mapping, origin)
+        single = binder.bind(SingleStage, _complete_stage(mapping, "", origin), origin)
         try:
             return single.to_run()
         except ValueError as error:

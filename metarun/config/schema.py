@@ -142,10 +142,11 @@ class Stage:
                 f"the stage name {self.name!r} cannot name files and keys",
                 "begin with a letter, then lower-case letters, digits, _ and -; at most 64",
             )
-        needed, name = getattr(self.algorithm.config, "needs_optimizer", None), self.training.optimizer.name
+        needed, optimizer = getattr(self.algorithm.config, "needs_optimizer", None), self.training.optimizer
+        name = optimizer.name + (" with momentum" if getattr(optimizer.config, "momentum", None) else "")
         if needed is not None and name != needed:
             what = f"{self.algorithm.label} with these options does not train with the outer optimizer {name}"
-            raise ValueError(what, f"set training.optimizer.name: {needed}")
+            raise ValueError(what, f"set training.optimizer: {{name: {needed}}}")
 
     def _check_sources(self) -> None:
         if self.taken_from is not None and self.init_from is not None:

@@ -7,6 +7,7 @@ Every two languages of a NAME are a pair. A NAME may say its split, by its first
 dev; test or newstest. An empty line in one language is no sentence of it.
 """
 
+import logging
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import NamedTuple
 
 from metarun.data import text_lines
 from metarun.errors import DataError
+from metarun.plain_text import escape
 
 LANGUAGE = r"[a-z]{2,3}(?:[_-][A-Za-z0-9]{2,8})?"  # such as de, deu, pt_BR, zh-Hant
 # Endings of other files that look like a language.
@@ -24,8 +26,10 @@ PARTS = {
     "test": r"(?:news)?test\w*",
 }
 
-
 ORDER = ("test", "validation", "train")
+NAMED = 5  # files that a warning names
+
+logger = logging.getLogger("metarun")
 
 
 class Group(NamedTuple):
@@ -65,7 +69,22 @@ def list_groups(root: Path) -> dict[str, dict[str, Path]]:
             other = groups[name][language].name
             raise DataError(f"this text is also {other}", str(path), "keep one of the two files")
         groups[name][language] = path
+    lone = [file for files in groups.values() if len(files) == 1 for file in files.values()]
+    if lone:
+        warn_of_lone_files(root, lone)
     return {name: files for name, files in groups.items() if len(files) > 1}
+
+
+def warn_of_lone_files(root: Path, files: list[Path]) -> None:
+    """Say which files are passed over because no file of the same name has another language."""
+    names = ", ".join(escape(file.name) for file in files[:NAMED])
+    more = f" and {len(files) - NAMED:,} more" if len(files) > NAMED else ""
+    logger.warning(
+        "%s: passed over, because no file of the same name has another language: %s%s",
+        escape(str(root)),
+        names,
+        more,
+    )
 
 
 def read_group(name: str, files: dict[str, Path], most: int | None) -> Group:

@@ -27,6 +27,7 @@ CENTRAL_HEADER = b"PK\x01\x02"  # the first bytes of every entry of the director
 # What Mac and Windows leave in archives that they pack. These members are passed over, and never decompressed.
 STRAY_NAMES = re.compile(r"(.*/)?(__MACOSX(/.*)?|\._[^/]*|\.DS_Store|Thumbs\.db|desktop\.ini)")
 CHUNK = 1 << 20  # bytes
+SHOWN = 300  # letters of what zipfile says: it may quote a name of 64 KB
 BOUNDED_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile decompresses others without a bound
 
 
@@ -82,7 +83,7 @@ def _user_errors(path: Path, remedy: str) -> Iterator[None]:
     except _Refused as error:
         raise DataError(f"{path.name} is not a good archive: {error}", str(path), remedy) from error
     except ZIP_ERRORS as error:
-        reason = f"{path.name} is truncated, damaged or not a ZIP archive ({error})"
+        reason = f"{path.name} is truncated, damaged or not a ZIP archive ({error!s:.{SHOWN}})"
         raise DataError(reason, str(path), remedy) from error
 
 

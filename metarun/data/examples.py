@@ -15,6 +15,7 @@ from metarun.data import picture_files, text_lines
 from metarun.errors import DataError
 
 MOST_BYTES = 1 << 28  # of a text file
+SHOWN = 100  # letters of a cell in an error
 # `splitlines` would also split at signs inside a sentence, such as U+2028.
 LINE_END = re.compile("\r\n|\n|\r")
 
@@ -175,7 +176,9 @@ def _check_row(path: Path, line: int, row: list[str], columns: int, labelled: bo
         raise DataError(what, str(path), f"write {expected} on every line, separated by commas")
     wrong = next((cell for cell in row[:columns] if not _is_number(cell)), None)
     if wrong is not None:
-        raise DataError(f"line {line} has {wrong!r} for a number", str(path), "write numbers such as 0.25")
+        raise DataError(
+            f"line {line} has {wrong[:SHOWN]!r} for a number", str(path), "write numbers such as 0.25"
+        )
     if labelled and not row[-1]:
         raise DataError(f"line {line} has no class", str(path), "write the class in the last column")
 

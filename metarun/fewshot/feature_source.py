@@ -1,7 +1,7 @@
 """The network that turns pictures into features: what somebody has named, or else the best one at hand.
 
 --weights FILE     a backbone from a file of weights
---run RUN          the network of a run
+--run RUN          the network of a run; if that is a file of weights, --weights FILE says where it lies now
 neither            a file in <data>/backbones/; else the newest finished run on pictures below runs/; else a network
                    with random weights, which is said wherever its answers are
 """
@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from metarun import base, config, folders
+from metarun.config import plain_values
 from metarun.errors import MetarunError, UsageError
 from metarun.features import Extractor
 from metarun.finished import prediction
+from metarun.finished.finished_run import find_run
 from metarun.finished.prediction import TrainedRun
 from metarun.runs import catalogue, directory
 
@@ -42,17 +44,18 @@ def choose(
     """Return the source that is named, or the best one at hand.
 
     Args:
+      weights: with a run, the place of the file that the run was trained on; its digest is compared.
       model: what `open_backbone` takes; without `weights` it asks for random ones.
       stage: of the run; None: the last one.
 
     Raises:
-      UsageError: two sources are named, or the run takes no pictures.
+      UsageError: two sources are named, or the run takes no pictures, or no file of weights.
       MetarunError: what is wrong with the file or with the run.
     """
-    if sum(choice is not None for choice in (weights, run)) + (model is not None and run is not None) > 1:
-        raise UsageError("features come from one place", "--weights, --run, --model", "name one of them")
+    if model is not None and run is not None:
+        raise UsageError("features come from one place", "--run, --model", "name one of them")
     if run is not None:
-        return open_run_source(prediction.load(run, stage=stage))
+        return open_run_source(prediction.load(run, stage=stage, overrides=place_weights(run, weights)))
     if weights is not None or model is not None:
         return open_backbone(weights, model)
     if stage is not None:
@@ -64,6 +67,22 @@ def choose(
     source = open_run_source(newest) if newest else open_backbone(None, None)
     note = ADVICE.format(label=source.label, folder=find_folder())
     return source._replace(notes=(*source.notes, note))
+
+
+def place_weights(run: Path, weights: Path | None) -> list[str]:
+    """Return the override that says where the file of weights of a run lies now; [] without a file.
+
+    Raises:
+      UsageError: the run has the weights in its checkpoints, and takes no file.
+      MetarunError: what is wrong with the run.
+    """
+    if weights is None:
+        return []
+    options = find_run(run).config.task.config
+    if "weights" not in getattr(options, "data_places", ()):
+        what = "the network of this run is in its checkpoints, and it takes no file of weights"
+        raise UsageError(what, f"--weights {weights} beside --run {run}", "leave --weights or --run out")
+    return [plain_values.format_override("task.weights", str(weights))]
 
 
 def find_folder() -> Path:

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from metarun import assembly, base, errors, hardware, plugins
 from metarun.algorithms import logistic
 from metarun.blocks import metric_space, networks
-from metarun.config import RunConfig, Selection
+from metarun.config import RunConfig, Selection, plain_values
 from metarun.evaluation import episodes, simple_rules
 from metarun.evaluation.episodes import FrozenEpisodes
 from metarun.finished.finished_run import find_run
@@ -34,9 +34,10 @@ Columns = dict[str, dict[str, np.ndarray]]  # {baseline: {metric: [episode]}}
 Embed = Callable[[base.PyTree, base.PyTree], Float[Array, "example feature"]]
 
 
-def compute(path: Path, result: dict[str, Any]) -> Columns:
+def compute(path: Path, result: dict[str, Any], weights: Path | None = None) -> Columns:
     """Compute both baselines on the episodes of a result; see `baselines.find_values`."""
-    run = find_run(path)
+    places = [] if weights is None else [plain_values.format_override("task.weights", str(weights))]
+    run = find_run(path, places)
     device = hardware.select(run.config.accelerator)[0]
     tasks = assembly.build_tasks(run.config, device, task_file.read(run.path))
     frozen = episodes.freeze(tasks, run.config.evaluation)

@@ -21,13 +21,16 @@ VERSION = 1  # of the rules: files of another one are computed again
 Columns = dict[str, dict[str, np.ndarray]]  # {baseline: {metric: [episode]}}
 
 
-def find_values(path: Path, result: dict[str, Any], compute_missing: bool) -> Columns | None:
+def find_values(
+    path: Path, result: dict[str, Any], compute_missing: bool, weights: Path | None = None
+) -> Columns | None:
     """Return {baseline: {metric: [episode]}} on the episodes of a result; None: there is none, or none is kept.
 
     Args:
       path: of the run. The values are kept in its baselines.json, unless the disk refuses.
       result: the content of its result.json.
       compute_missing: compute what is not kept.
+      weights: where the file of weights of a run on features lies now; None: where its config says.
 
     Raises:
       UsageError: the run classifies no pictures, or its data give other episodes now.
@@ -38,7 +41,7 @@ def find_values(path: Path, result: dict[str, Any], compute_missing: bool) -> Co
         return kept
     from metarun.finished import baseline_fits  # imports jax
 
-    columns = baseline_fits.compute(path, result)
+    columns = baseline_fits.compute(path, result, weights)
     with contextlib.suppress(errors.StorageError):
         write(path, result, columns)
     return columns

@@ -8,6 +8,7 @@ Holm (`pairwise`). Intervals are over seeds and episodes (`evaluation.statistics
 alone, and `notes` says so.
 """
 
+import contextlib
 import itertools
 import math
 from collections.abc import Iterable
@@ -16,13 +17,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metarun import errors
+from metarun import config, errors
+from metarun.config import random_weights
 from metarun.evaluation.statistics import choose_shown_metric, estimate_mean, summarise_column
 from metarun.evaluation.wording import ONE_SEED
 from metarun.finished import baselines, ceiling, pairwise
 from metarun.finished.candidates import Candidate, collect_candidates
 from metarun.finished.costs import Cost, judge_budgets
 from metarun.finished.finished_run import read_result
+from metarun.runs import directory
 
 SHOWN = 5  # labels in a note
 
@@ -32,9 +35,12 @@ class Choice(NamedTuple):
 
     mode: str | None = None  # None: the first one that the first run measured
     learner: str = "adapted"  # or unadapted, or a number of inner steps
-    metric: str | None = None  # None: the first one but the loss, or the loss if there is no other
+    # None: the headline of the task family, if all have measured it; else the first one but the loss, or the loss if
+    # there is no other.
+    metric: str | None = None
     # Whether the baselines are computed if the runs do not keep them yet; those that are kept are always shown.
     baselines: bool = False
+    weights: Path | None = None  # where the file of weights of the runs lies now, for their baselines
 
 
 def compare(paths: list[Path], choice: Choice) -> dict[str, Any]:
@@ -62,9 +68,9 @@ def compare(paths: list[Path], choice: Choice) -> dict[str, Any]:
     first = next(iter(results.values()))
     mode = choice.mode or first["modes"][0]
     candidates, left_out = collect_candidates(results, mode, choice.learner)
-    candidates += collect_baselines(results, choice.baselines)
+    candidates += collect_baselines(results, choice.baselines, choice.weights)
     refuse_incomparable(candidates)
-    metric = choose_metric(candidates, choice.metric)
+    metric = choose_metric(candidates, choice.metric, read_headline(results))
     higher_is_better = metric in first["higher_is_better"]
     ranked = sorted(candidates, key=lambda candidate: rank_key(candidate.values[metric], higher_is_better))
     with np.errstate(invalid="ignore", over="ignore"):
@@ -79,20 +85,22 @@ def compare(paths: list[Path], choice: Choice) -> dict[str, Any]:
         "ranking": ranking,
         "differences": judge_together(differences),
         "ceiling": describe_ceiling(results, ranked[0], metric),
-        "notes": list_notes(ranked),
+        "notes": [*list_notes(ranked), *note_random_weights(ranked)],
         "left_out": left_out,
         "budgets": judge_budgets([candidate.cost._asdict() for candidate in ranked])._asdict(),
     }
 
 
-def collect_baselines(results: dict[Path, dict[str, Any]], compute_missing: bool) -> list[Candidate]:
+def collect_baselines(
+    results: dict[Path, dict[str, Any]], compute_missing: bool, weights: Path | None = None
+) -> list[Candidate]:
     """Return the baselines on the episodes of the first run that keeps them, or of the first run if they are asked for.
 
     Raises:
       UsageError: they are asked for, and there are none for these runs.
     """
     for path, result in results.items():
-        if kept := baselines.find_values(path, result, compute_missing):
+        if kept := baselines.find_values(path, result, compute_missing, weights):
             same = {"split": result["split"], **result["episodes"]}
             free = Cost(0, 0.0, 0.0, 0, 0, flops=0.0, all_parameters=0)
             return [
@@ -188,6 +196,21 @@ def list_notes(candidates: list[Candidate]) -> list[str]:
     return notes
 
 
+def note_random_weights(candidates: list[Candidate]) -> list[str]:
+    """Return a sentence about the learners whose network nothing has trained, if there are any."""
+    configs: dict[Path, config.RunConfig] = {}
+    for path in dict.fromkeys(candidate.run for candidate in candidates):
+        with contextlib.suppress(errors.MetarunError):  # a run whose config cannot be read any more
+            configs[path] = config.load(path / directory.CONFIG)
+    labels = [
+        candidate.label
+        for candidate in candidates
+        if candidate.run in configs
+        and random_weights.stands_on_random_weights(configs[candidate.run], candidate.stage.partition("[")[0])
+    ]
+    return [f"{random_weights.SAID}: {name_some(labels)}"] if labels else []
+
+
 def name_some(labels: list[str]) -> str:
     """Return a few labels, and how many more there are."""
     more = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
@@ -216,8 +239,21 @@ def format_episodes(episodes: dict[str, Any]) -> str:
     return f"{episodes['count']} {episodes['split']} ({episodes['hash']})"
 
 
-def choose_metric(candidates: Iterable[Candidate], metric: str | None) -> str:
-    """Return the metric to compare by: the one that is named, or one that all have.
+def read_headline(paths: Iterable[Path]) -> str | None:
+    """Return the metric by which the task family of the first run ranks learners; None: it names none.
+
+    A run whose config cannot be read any more, such as one of a plug-in that is gone, names none.
+    """
+    try:
+        options = config.load(next(iter(paths)) / directory.CONFIG).task.config
+    except errors.MetarunError:
+        return None
+    headline: str | None = getattr(options, "headline", None)
+    return headline
+
+
+def choose_metric(candidates: Iterable[Candidate], metric: str | None, headline: str | None = None) -> str:
+    """Return the metric to compare by: the one that is named, or the headline if all have it, or another that all have.
 
     Raises:
       UsageError: not all have measured the one that is named.
@@ -228,4 +264,4 @@ def choose_metric(candidates: Iterable[Candidate], metric: str | None) -> str:
         raise errors.UsageError(
             f"not all runs have measured {metric}", "--metric", f"choose one of {', '.join(shared)}"
         )
-    return metric or choose_shown_metric(shared)
+    return metric or (headline if headline in shared else choose_shown_metric(shared))

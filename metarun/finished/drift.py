@@ -25,7 +25,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray
 
 from metarun import base, errors
 from metarun.base import PyTree
@@ -62,7 +62,8 @@ def measure(run: FinishedRun, stream: Stream) -> dict[str, Any]:
       {"run", "stage", "step", "split", "mode", "streams", "times", "speed", "kind", "tasks", "metric", "learners":
       {learner: {"before" | "after": {metric: {"mean", "ci95", "over_time": {"mean": [time], "ci95": [time]}}}}}}: the
       first mean is over streams and times; all intervals are over streams. `metric` is the one that the picture shows.
-      If there is an adaptive learner, also "choices", {"continue" | "restart" | "recall": share of all times}, and
+      If there is an adaptive learner, also "choices", {"continue" | "restart" | "recall": share of all times}, the same
+      as "choices_at_changes" of the times at which the task has become another one (not in a drift), and
       "pairs", {learner: {moment: {metric: {"mean", "ci95"}}}}: adaptive minus each other learner, paired by stream.
 
     Raises:
@@ -85,7 +86,10 @@ def measure(run: FinishedRun, stream: Stream) -> dict[str, Any]:
     measured = head | {"metric": metric, "learners": learners}
     if choices is None:
         return measured
-    return measured | {"choices": count_choices(choices), "pairs": compare_pairs(scores)}
+    measured |= {"choices": count_choices(choices), "pairs": compare_pairs(scores)}
+    changed = find_changes(stream, episodes.keys)
+    at_changes = stream.kind != "drift" and changed.any()
+    return measured | ({"choices_at_changes": count_choices(choices[changed])} if at_changes else {})
 
 
 def refuse_without_drift(opened: OpenedLearner) -> None:
@@ -111,6 +115,12 @@ def place_stream(stream: Stream, key: PRNGKeyArray) -> Float[Array, "time"]:
         changes = changes * jax.random.randint(task_key, changes.shape, 1, stream.tasks)
     places = jnp.pad(jnp.cumsum(changes), (1, 0))
     return (places % stream.tasks if stream.kind == "returns" else places).astype(jnp.float32)
+
+
+def find_changes(stream: Stream, keys: Key[Array, "stream"]) -> Bool[np.ndarray, "stream time"]:
+    """Return at which times, from 1 on, the task of each stream is another one than before."""
+    places = jax.vmap(lambda key: place_stream(stream, jax.random.fold_in(key, PLACES)))(keys)
+    return np.asarray(places[:, 1:] != places[:, :-1])
 
 
 def make_follow(algorithm: base.Algorithm, family: base.TaskFamily, stream: Stream) -> Callable:

@@ -7,7 +7,14 @@ from typing import Any, NamedTuple
 
 from metarun import errors
 from metarun.finished.candidates import Candidate, collect_candidates
-from metarun.finished.comparison import Choice, choose_metric, compare, describe, rank_key
+from metarun.finished.comparison import (
+    Choice,
+    choose_metric,
+    compare,
+    describe,
+    rank_key,
+    read_headline,
+)
 from metarun.finished.finished_run import read_result
 
 
@@ -99,7 +106,9 @@ def tabulate(paths: list[Path]) -> MethodTable:
         )[0]
         for mode in modes
     }
-    metric = choose_metric([candidate for own in columns.values() for candidate in own], None)
+    metric = choose_metric(
+        [candidate for own in columns.values() for candidate in own], None, read_headline(results)
+    )
     higher = metric in first["higher_is_better"]
     rows: dict[tuple[Path, str], Row] = {}
     for mode, candidates in columns.items():

@@ -9,6 +9,8 @@ from typing import Any
 
 NUMBER_WORDS = ("nan", "inf", "-inf")  # how JSON has numbers that are not finite; see `strict_json`
 
+TOO_LARGE = 1e300  # no number of a run; a whole number of JSON may be larger than a float can be
+
 
 def check(result: Mapping[str, Any]) -> None:
     """Check the whole result.
@@ -89,6 +91,8 @@ def _check_cost(cost: Any, place: str) -> None:
     _check_all(cost["total"], f"{place}.total", **known)
     for name in ("adaptation", "prediction"):
         _check_all(cost[name], f"{place}.{name}", flops=_may_be_number)
+    if cost["own"]["ended_by"] == "seconds" and None in (cost["own"]["steps"], cost["own"]["seconds"]):
+        raise ValueError(f"{place}.own.ended_by is seconds, and steps or seconds is null")
     for name in known:
         if cost["own"][name] is None and cost["total"][name] is not None:
             raise ValueError(f"{place}.own.{name} is null, and the total is not")
@@ -137,7 +141,7 @@ def _is_texts(value: Any) -> bool:
 
 
 def _is_natural(value: Any) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value < TOO_LARGE
 
 
 def _is_naturals(value: Any) -> bool:
@@ -145,11 +149,15 @@ def _is_naturals(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) or value in NUMBER_WORDS
+    return _is_finite(value) or value in NUMBER_WORDS
 
 
 def _may_be_number(value: Any) -> bool:
-    return value is None or type(value) in (int, float)
+    return value is None or _is_finite(value)
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) in (int, float) and -TOO_LARGE < value < TOO_LARGE
 
 
 def _may_be_text(value: Any) -> bool:

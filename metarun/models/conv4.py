@@ -1,11 +1,11 @@
-"""The few-shot convolutional network: blocks of 3×3 convolution, normalisation and ReLU.
+"""The few-shot convolutional network: blocks of 3×3 convolution, normalisation and activation.
 
 With `downsample: stride` and `head: mean` it is MAML's network for Omniglot (Finn et al. 2017, arXiv 1703.03400, C.1);
 the authors' code also has `scale: false`, `head_deviation: 1.0`, and an offset that does not adapt
 (`algorithm.adapts_normalisation: false`). With `downsample: stride` and `head: flatten` it is the network of the public
 code of Reptile (1803.02999) and of iMAML (1909.04630). With `downsample: max_pool` and `head: flatten` it is the
 network of matching networks (1606.04080), prototypical networks (1703.05175) and MAML++ (1810.09502), whose code
-activates by a leaky ReLU of slope 0.01. It has no running averages; see `reference` in base.Model.
+has `activation: leaky_relu`, of slope 0.01. It has no running averages; see `reference` in base.Model.
 """
 
 from dataclasses import dataclass
@@ -18,6 +18,8 @@ from metarun import base
 from metarun.models import _convolution, _flax, _normalisation
 from metarun.ranges import Above, AtLeast, AtMost
 
+ACTIVATIONS = {"relu": jax.nn.relu, "leaky_relu": jax.nn.leaky_relu, "tanh": jax.nn.tanh}
+
 
 @dataclass(frozen=True)
 class Config:
@@ -26,7 +28,9 @@ class Config:
     width: Annotated[int, AtLeast(1)] = 64  # channels of every block
     depth: Annotated[int, AtLeast(1), AtMost(100)] = 4  # blocks
     downsample: Literal["stride", "max_pool"] = "stride"  # what halves height and width in each block
-    normalisation: Literal["batch", "layer", "none"] = "batch"  # before each ReLU
+    # What each block applies behind its normalisation; leaky_relu has the slope 0.01 below zero.
+    activation: Literal["relu", "leaky_relu", "tanh"] = "relu"
+    normalisation: Literal["batch", "layer", "none"] = "batch"  # before each activation
     scale: bool = True  # each normalisation has a learned scale beside its learned offset
     # What normalises a query in inductive mode: the support, or the support and this one query, as in Reptile's code.
     inductive: Literal["support", "support_and_query"] = "support"
@@ -46,7 +50,7 @@ class Config:
 
 
 class Block(nn.Module):
-    """Convolution, normalisation, modulation by a condition if there is one, ReLU, and half the height and width."""
+    """Convolution, normalisation, modulation by a condition, activation, and half the height and width."""
 
     config: Config
 
@@ -64,7 +68,7 @@ class Block(nn.Module):
         features = normalise(features, reference_count)
         if condition is not None:
             features = _normalisation.Modulation()(features, condition)
-        features = jax.nn.relu(features)
+        features = ACTIVATIONS[config.activation](features)
         return features if strided else _convolution.max_pool(features)
 
 

@@ -33,9 +33,7 @@ FOLDERS = (CHECKPOINTS, "episodes", "pictures", "sinks", "code", "tensorboard", 
 
 # What refuses a run. If nothing is trained yet, its directory goes.
 REFUSALS = (errors.ConfigError, errors.CheckpointError, errors.DataError, errors.UsageError)
-
 STATUS_SECONDS = 10.0  # at least, between two renewals of status.json
-
 _NAME = re.compile("[0-9]{8}-[0-9]{6}-[0-9a-f]{4}([0-9a-f]{4})?")  # four digits: of an older version
 
 
@@ -119,8 +117,10 @@ class RunDirectory:
         Raises:
           RunDirectoryError: another process holds it, there is a run and `resume` is false, the folder holds
             something that is no run, or a link is where the run is to be written. `path` itself may be a link.
+          StorageError: the disk refuses, or the locale cannot name the folder; see `files.refuse_nameless`.
         """
         with files.storage_errors(path):
+            files.refuse_nameless(path)
             try:
                 path.mkdir(parents=True, exist_ok=True)
             except (FileExistsError, NotADirectoryError) as error:

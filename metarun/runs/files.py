@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from metarun import errors
-from metarun.runs import strict_json
+from metarun.runs import open_outputs, strict_json
 
 TEMPORARY = ".temporary-"  # how the names begin of all that may be thrown away after a crash
 
@@ -74,8 +74,12 @@ def explain(error: OSError, path: Path) -> errors.StorageError | None:
 
 
 def write_output(path: Path, content: bytes) -> None:
-    """Write a file that a user has named. A pipe or /dev/stdout gets the content, and stays what it is."""
+    """Write a file that a user has named. A pipe, a device or /dev/stdout gets the content, and stays what it is."""
     with storage_errors(path):
+        if (descriptor := open_outputs.find_descriptor(path)) is not None:
+            open_outputs.prepare(descriptor, path)
+            write_all(descriptor, content)
+            return
         if path.exists() and not path.is_file() and not path.is_dir():
             with path.open("wb") as stream:
                 stream.write(content)
@@ -184,6 +188,22 @@ def refuse_links(root: Path, names: Iterable[str], folders: Iterable[str]) -> No
             raise errors.RunDirectoryError(
                 what, str(place), f"put the {kind} itself here, or begin anew elsewhere"
             )
+
+
+def refuse_nameless(folder: Path) -> None:
+    """Refuse a folder that Python spells in other bytes than the C++ below Orbax, which spells all names in UTF-8.
+
+    It is so if the locale is not UTF-8, or the name is no UTF-8. The first checkpoint would fail, too, but later.
+
+    Raises:
+      StorageError: nothing could be saved there. Nothing has been written.
+    """
+    text = str(folder.absolute())
+    with contextlib.suppress(UnicodeEncodeError):
+        if os.fsencode(text) == text.encode("utf-8"):
+            return
+    what = "in this locale the name is not UTF-8, and no checkpoint can be saved there"
+    raise errors.StorageError(what, str(folder), "set PYTHONUTF8=1, or choose another --run-dir")
 
 
 def list_folders(folder: Path) -> list[str]:

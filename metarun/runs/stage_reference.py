@@ -83,3 +83,6 @@ def check_records(content: dict[str, Any]) -> None:
             raise ValueError(f"what it says of {name} is not whole")
         if not isinstance(record.get("step"), int):
             raise ValueError(f"what it says of {name} has no step")
+        parts = record.get("parts") or {}
+        if not isinstance(parts, dict) or not all(isinstance(cost, dict) for cost in parts.values()):
+            raise ValueError(f"what it says of the cost of {name} is not whole")

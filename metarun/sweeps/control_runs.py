@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from metarun import config, errors
+from metarun.config import random_weights
 from metarun.finished import comparison
 from metarun.finished.comparison import Choice
 from metarun.sweeps import execution, workers
@@ -78,9 +79,11 @@ def compare(folder: ControlDirectory, plan: Plan, mode: str | None, metric: str 
     Returns:
       {"metric", "higher_is_better", "mode", "episodes", "ceiling", "seeds", "runs": [{"name", "says", "stage", "mean",
       "ci95", "cost", …}], "differences": [{"of", "minus", "control", "mean", "ci95", "p", "p_holm", "differ",
-      "ahead"}], "diverged": [name], "neighbours"}. A line of "runs" is one of the ranking of `comparison.compare`, and
-      so is a line of "differences", method minus control, with the p-values corrected for these differences alone.
+      "ahead"}], "diverged": [name], "notes", "neighbours"}. A line of "runs" is one of the ranking of
+      `comparison.compare`, and so is a line of "differences", method minus control, with the p-values corrected for
+      these differences alone.
       "ahead" is "method", "control" or None: they cannot be told apart. "neighbours" is of `compare_neighbours`.
+      "notes" says which learners stand on random weights.
 
     Raises:
       DivergedError: the method or every control has diverged.
@@ -109,6 +112,7 @@ def compare(folder: ControlDirectory, plan: Plan, mode: str | None, metric: str 
     shared = {key: compared[key] for key in ("metric", "higher_is_better", "mode", "episodes", "ceiling")}
     seeds = plan.method.config.replicas
     whole = shared | {"seeds": seeds, "runs": described, "differences": judged, "diverged": diverged}
+    whole["notes"] = [note for note in compared["notes"] if note.startswith(random_weights.SAID)]
     whole["neighbours"] = compare_neighbours(plan, controls, paths)
     folder.write(COMPARISON, whole)
     return whole

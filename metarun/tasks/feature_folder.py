@@ -52,7 +52,7 @@ class Config(ClassFolders):
 
     names_episodes_by_content: ClassVar[bool] = True  # see image_folder
     # A finished run has the digest of the file, wherever that lies.
-    places: ClassVar[tuple[str, ...]] = ("weights",)
+    data_places: ClassVar[tuple[str, ...]] = ("weights",)
 
     @property
     def picture_options(self) -> dict[str, Any]:

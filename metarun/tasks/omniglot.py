@@ -86,9 +86,9 @@ class Config:
                 raise ValueError(f"{self.ways} ways need more than the {classes} classes of the {name} split")
 
     @property
-    def replaced_options(self) -> tuple[str, ...]:
+    def replaced_options(self) -> dict[str, str]:
         """The options in whose place others stand: a stream has presentations for shots and queries."""
-        return ("shots", "queries") if self.presentations else ()
+        return {"shots": "presentations", "queries": "presentations"} if self.presentations else {}
 
     @property
     def characters(self) -> tuple[int, ...]:

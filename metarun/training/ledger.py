@@ -13,8 +13,9 @@ For each stage {"replicas", "members",
 - `total` adds the stages that this one stands on: those whose weights its start reads, and what they stand on. It is
   found in the traced start, so that no option has to be known. Their frozen weights are counted once, where they were
   trained.
-  A stage that starts from the weights of another run (`init_from`) carries the total of the stage there, too, also
-  where it was taken from the run that has started it so (`taken_from`).
+  A stage that starts from the weights of another run (`init_from`) carries the cost of the stage there and of what
+  that stands on, too, also where it was taken from the run that has started it so (`taken_from`). Each stage of each
+  run counts once, however many stages have its weights (`start_costs`).
 - One adaptation is that of one learner to the support of one episode, as it is evaluated, in the first mode; `bytes` is
   the memory of what it gives. One prediction is the answer to one example, an equal share of the queries' cost.
 
@@ -24,7 +25,6 @@ A number that is not known is null: the stage was trained by an older version of
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -33,14 +33,12 @@ from jax.interpreters import partial_eval
 from metarun import base, trees
 from metarun.assembly import Tasks
 from metarun.base import PyTree
-from metarun.runs import directory, regular_files
 from metarun.stages import Stage, Trained, take_learner
-from metarun.training import operations
+from metarun.training import operations, start_costs
 from metarun.training.facts import Spent
+from metarun.training.start_costs import ADDED, Inherited
 
 logger = logging.getLogger("metarun")
-
-ADDED = ("steps", "seconds", "flops", "parameters", "tasks", "examples")  # what a total adds up
 
 
 class Setting(NamedTuple):
@@ -58,7 +56,7 @@ def list_costs(
     spent: Mapping[str, Spent],
     tasks: Tasks,
     mode: str,
-    inherited: Mapping[str, dict[str, Any]] | None = None,
+    inherited: Mapping[str, Inherited] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Return the cost of each stage, by its name. Computes nothing: programs are traced, and their operations counted.
 
@@ -66,8 +64,7 @@ def list_costs(
 
     Args:
       mode: of normalisation, in which an adaptation is counted.
-      inherited: what the weights that a stage started from had cost in another run, by the name of the stage; {} for a
-        stage if that is not known.
+      inherited: what the stages have from other runs, by name; see `start_costs.read_inherited`.
     """
     shapes = {
         name: jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), outcome.weights)
@@ -102,7 +99,7 @@ def describe_stage(
     spent: Spent | None,
     setting: Setting,
     earlier: Mapping[str, dict[str, Any]],
-    inherited: Mapping[str, dict[str, Any]],
+    inherited: Mapping[str, Inherited],
 ) -> dict[str, Any]:
     """Return the cost of one stage.
 
@@ -114,8 +111,8 @@ def describe_stage(
     weights = shapes[stage.name]
     own = describe_own(stage, weights, spent, setting.seen)
     stands_on = list_foundations(stage, shapes, setting.tasks, earlier)
-    sections = [own, *(earlier.get(name, {}).get("own", {}) for name in stands_on)]
-    sections += [inherited[name] for name in (stage.name, *stands_on) if name in inherited]
+    owns = {stage.name: own, **{name: earlier.get(name, {}).get("own", {}) for name in stands_on}}
+    sections = start_costs.collect(owns, inherited)
     total = {name: add([section.get(name) for section in sections]) for name in ADDED}
     if any(section.get("at_least") for section in sections):
         total["at_least"] = True
@@ -153,49 +150,6 @@ def describe_own(
         "examples": None if seen is None else seen * count_examples(episode),
     }
     return own | ({"at_least": True} if spent and spent.flops_at_least else {})
-
-
-def read_inherited(sources: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return what the stages of a run inherit by `init_from`, from the records of its sources.
-
-    Their parameters count once, in the stage that goes on with them.
-    """
-    records = sources.get("stages", {})
-    starts = {name: find_start_cost(record) for name, record in records.items()}
-    return {name: {**cost, "parameters": 0} for name, cost in starts.items() if cost is not None}
-
-
-def find_start_cost(record: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what the weights had cost that a stage, or the stage that it is taken from, started with.
-
-    Args:
-      record: of the stage in sources.json.
-
-    Returns:
-      {} if the cost is not known; None if the stage did not start from another run.
-    """
-    cost: dict[str, Any] | None = record.get("cost") or {}
-    return cost if record["key"] == "init_from" else record.get("start_cost")
-
-
-def read_total(run: Path, stage: str | None, step: int | None = None) -> dict[str, Any] | None:
-    """Return what a stage of a finished run has cost in all; None: that is not recorded.
-
-    Args:
-      stage: its name; None: the last one.
-      step: up to which the stage itself is counted, of the steps that it took; None: all of them.
-    """
-    try:
-        costs = regular_files.read_sealed(run / directory.RESULT)["costs"]
-        cost = costs[list(costs)[-1] if stage is None else stage]
-        total, own = dict(cost["total"]), dict(cost["own"])
-        if step is not None and own["steps"] and step < own["steps"]:
-            rest = 1 - step / own["steps"]
-            grown = [name for name in ADDED if name != "parameters" and None not in (own[name], total[name])]
-            total |= {name: total[name] - rest * own[name] for name in grown}
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
-    return total
 
 
 def add(values: Sequence[float | None]) -> float | None:

@@ -20,7 +20,7 @@ from metarun.runs import checkpoints, code_copies, directory, stage_reference
 from metarun.runs.checkpoints import Checkpoint, Checkpoints
 from metarun.runs.directory import RunDirectory
 from metarun.stages import Stage
-from metarun.training import ledger, source_leaves
+from metarun.training import source_leaves, start_costs
 
 logger = logging.getLogger("metarun")
 
@@ -44,12 +44,12 @@ class Source(NamedTuple):
             "stage": stage,
             "step": self.checkpoint.step,
             "weights_sha256": self.digest,
-            "cost": ledger.read_total(run, stage, self.named_step),  # null: it is not recorded
+            "cost": start_costs.read_total(run, stage, self.named_step),  # null: it is not recorded
         }
+        if self.key == foreign_stages.INIT:
+            return described | {"parts": start_costs.list_parts(run, stage, self.named_step)}
         before = stage_reference.read_records(run).get("stages", {}).get(stage)
-        if self.key == foreign_stages.TAKEN and before is not None:
-            described["start_cost"] = ledger.find_start_cost(before)
-        return described
+        return described if before is None else described | {"parts": start_costs.find_parts(before)}
 
 
 def settle(

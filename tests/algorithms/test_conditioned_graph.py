@@ -30,6 +30,7 @@ def described(graph: str):
     return config, network, family, read, found, batch
 
 
+@pytest.mark.slow
 def test_the_vector_of_a_task_is_the_plain_one_smoothed_over_the_modes():
     *_, family, read, found, batch = described("family")
     *_, read_plain, expected, _ = described("none")

@@ -231,6 +231,7 @@ def peak_bytes(module, steps: int, **options) -> int:
     return outer.lower(params).compile().memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_inner_steps_while_that_of_maml_does():
     implicit = [peak_bytes(imaml, steps) for steps in (5, 50)]
     through = [peak_bytes(maml, steps, loop="scan") for steps in (5, 50)]

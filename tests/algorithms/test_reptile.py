@@ -168,14 +168,15 @@ def test_moments_from_zero_are_those_of_adam_and_others_change_the_steps():
     assert np.abs(np.asarray(other.params) - np.asarray(plain.params)).max() > 1e-3
 
 
-def test_moments_of_another_optimizer_are_refused_by_name():
-    with pytest.raises(ValueError, match="moments of rmsprop"):
-        reptile.Config(inner_optimizer="rmsprop", carries_moments=True)
+@pytest.mark.parametrize("inner", ["sgd", "momentum", "rmsprop", "adam"])
+def test_moments_of_another_optimizer_are_refused_by_name(inner):
+    with pytest.raises(ValueError, match=f"moments of {inner}"):
+        reptile.Config(inner_optimizer=inner, carries_moments=True)
 
 
 @pytest.mark.parametrize("stages", ["", "stages: [{name: first, PART}]"])
 def test_a_file_with_carried_moments_and_another_optimizer_is_refused(tmp_path, stages):
-    """Steps of Adam make the moments negative, and their roots are no numbers."""
+    """Steps of Adam, or of a momentum, make the moments negative, and their roots are no numbers."""
     part = "algorithm: {name: reptile, inner_optimizer: adam_without_momentum, carries_moments: true}"
     parts = ["model: {name: mlp}", part, "training: {steps: 1}"]
     body = stages.replace("PART", ", ".join(parts)) if stages else "\n".join(parts)
@@ -183,5 +184,8 @@ def test_a_file_with_carried_moments_and_another_optimizer_is_refused(tmp_path, 
     file.write_text(f"task: {{name: sinusoid}}\n{body}\n")
     with pytest.raises(errors.ConfigError, match="outer optimizer adam"):
         load(file)
-    file.write_text(file.read_text().replace("steps: 1", "steps: 1, optimizer: {name: sgd}"))
+    file.write_text(file.read_text().replace("steps: 1", "steps: 1, optimizer: {name: sgd, momentum: 0.9}"))
+    with pytest.raises(errors.ConfigError, match="outer optimizer sgd with momentum"):
+        load(file)
+    file.write_text(file.read_text().replace(", momentum: 0.9", ""))
     assert load(file).stages[0].algorithm.config.carries_moments

@@ -160,6 +160,59 @@ def test_finetune_descends_the_support_loss_from_the_pretrained_network(adapts):
     trees.assert_close({"body": learner.body, "head": learner.head}, params, rtol=1e-4, atol=1e-6)
 
 
+def adapt_one_step(adapts: str, **options):
+    """Return the frozen weights of a network that begins anew, and the learner after one step of size 0.1."""
+    family = sinusoid().family
+    model = builders.build_model("mlp", family.problem.spec, hidden=(3,), normalisation="layer")
+    options |= {"inner_steps": 1, "inner_lr": 0.1, "inner_optimizer": "sgd"}
+    algorithm = builders.build_algorithm(
+        "finetune", model, family.problem, pretrained=None, adapts=adapts, **options
+    )
+    support = sinusoid().episode.support
+
+    @jax.jit
+    def adapt(episodes):
+        weights = algorithm.init(KEY, episodes, {})
+        frozen = weights.frozen
+
+        def loss(body):
+            head, features = frozen["head"], model.embed(body, support.inputs)
+            return jnp.mean((features @ head["kernel"] + head["bias"][None] - support.targets) ** 2)
+
+        begun, slope = model.init(KEY, support.inputs), jax.grad(loss)(frozen["body"])
+        return frozen, algorithm.adapt(weights, support), slope, begun
+
+    frozen, learner, slope, begun = adapt(sinusoid().episodes)
+    trees.assert_close({**frozen["body"], "head": frozen["head"]}, begun)
+    return frozen, learner, slope
+
+
+def test_finetune_of_low_rank_moves_kernels_alone_by_the_product_of_its_factors():
+    """The first step moves the second factor alone, B₁ = −0.1 AᵀG, so the kernel becomes W − 0.1 A AᵀG."""
+    frozen, learner, slope = adapt_one_step("lora", rank=2)
+    down = np.asarray(frozen["factors"]["hidden_0"]["kernel"]["down"])
+    kernel, gradient = (np.asarray(tree["hidden_0"]["kernel"]) for tree in (frozen["body"], slope))
+    moved = kernel - 0.1 * down @ down.T @ gradient
+    assert np.abs(moved - kernel).max() > 1e-4
+    np.testing.assert_allclose(learner.body["hidden_0"]["kernel"], moved, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(learner.body["hidden_0"]["bias"], frozen["body"]["hidden_0"]["bias"])
+    trees.assert_equal(learner.body["norms_0"], frozen["body"]["norms_0"])
+
+
+def test_finetune_of_film_moves_scales_and_offsets_alone():
+    frozen, learner, slope = adapt_one_step("film")
+    trees.assert_equal(learner.body["hidden_0"], frozen["body"]["hidden_0"])
+    moved = jax.tree.map(descend, frozen["body"]["norms_0"], slope["norms_0"])
+    assert trees.differ(moved, frozen["body"]["norms_0"])
+    trees.assert_close(learner.body["norms_0"], moved, rtol=1e-4, atol=1e-6)
+    plain = builders.build_model("mlp", sinusoid().family.problem.spec)
+    algorithm = builders.build_algorithm(
+        "finetune", plain, sinusoid().family.problem, pretrained=None, adapts="film"
+    )
+    with pytest.raises(errors.ConfigError, match="no normalisation"):
+        jax.eval_shape(lambda: algorithm.init(KEY, sinusoid().episodes, {}))
+
+
 def test_finetune_moves_along_the_direction_of_its_optimizer():
     """With momentum 0.9 the second step also takes 0.9 of the first one's gradient."""
     case = Case("finetune", sinusoid(), inner_steps=2, inner_lr=0.1, inner_optimizer="momentum")

@@ -115,6 +115,7 @@ def test_a_point_that_takes_too_long_is_left_out_and_named(capsys):
     assert "sinusoid, tasks 8: took too long, left out" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_point_is_measured_as_the_dry_run_measures_a_stage():
     import _bench_growth_worker
     import _bench_settings

@@ -100,6 +100,7 @@ def test_a_run_that_is_there_already_exits_with_6(metarun_, single, config_file)
     assert_three_lines(metarun_("train", config_file, "--run-dir", single), 6, "--resume")
 
 
+@pytest.mark.slow
 def test_a_second_process_on_a_run_exits_with_6_and_names_the_first(config_file, tmp_path):
     with RunDirectory.open(tmp_path / "run", False):
         said = run_process("train", config_file, "--run-dir", tmp_path / "run", "--resume")
@@ -429,6 +430,7 @@ def test_data_verify_accepts_the_published_files(metarun_, data_root):
     assert all("ok" in line.split() for line in said.out)
 
 
+@pytest.mark.slow
 def test_the_doctor_finds_all_well_and_leaves_nothing(metarun_, tmp_path):
     said = metarun_("doctor")
     assert said.code == 0, said

@@ -148,8 +148,33 @@ def test_an_evaluation_changes_how_it_measures_and_where_it_computes_and_nothing
     assert refused.value.what == "task.shots, seed cannot change after training"
 
 
-def test_an_evaluation_may_find_the_same_data_in_another_place(read):
-    def name_folder(folder: str):
-        return read(f"task={{name: image_folder, folder: {folder}}}", "model={name: conv4}")
+@pytest.fixture
+def moved(read):
+    """The configs of one task in two places."""
+    return [
+        read(f"task={{name: image_folder, folder: {folder}}}", "model={name: conv4}")
+        for folder in ("/here", "/there")
+    ]
 
-    differences.check_evaluation(name_folder("/here"), name_folder("/there"))
+
+def test_an_evaluation_and_a_training_that_goes_on_may_find_the_same_data_in_another_place(moved):
+    differences.check_evaluation(*moved)
+    differences.check_resume(*moved, "run/config.yaml")
+    differences.refuse_unknown_data(*moved, {"fingerprint": {"sha256": "ab"}}, "run/config.yaml")
+
+
+@pytest.mark.parametrize("kept", [None, {}])
+def test_data_without_a_fingerprint_stay_where_they_are(moved, kept):
+    differences.refuse_unknown_data(moved[0], moved[0], kept, "run/config.yaml")
+    with pytest.raises(ConfigError) as refused:
+        differences.refuse_unknown_data(*moved, kept, "run/config.yaml")
+    assert refused.value.what.startswith("task.folder cannot change: the run has kept no fingerprint")
+
+
+def test_an_option_of_a_task_that_is_called_places_says_no_place(read):
+    world = [
+        read(f"task={{name: translation, places: {places}}}", "model={name: seq2seq}") for places in (3, 4)
+    ]
+    differences.check_evaluation(world[0], world[0])
+    with pytest.raises(ConfigError, match=r"task\.places cannot change"):
+        differences.check_evaluation(*world)

@@ -1,25 +1,22 @@
 """A download that was interrupted goes on where it ended, and nothing but the published bytes takes its place."""
 
-import hashlib
 import http.server
 import random
-import threading
-from types import ModuleType
 
 import pytest
 
+from helpers import local_servers
 from metarun import errors
-from metarun.data import datasets, downloads
-from metarun.data.sources import Source
+from metarun.data import downloads
 
 CONTENT = random.Random(0).randbytes(300_000)
 
 
-class Server(http.server.ThreadingHTTPServer):
+class Server(local_servers.LocalServer):
     """Offers one file, and does to it what the test asks for."""
 
     def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.content, self.cut, self.ranges, self.shift = CONTENT, None, True, 0
         self.packed = False  # whether it calls the content gzipped
         self.asked = []  # the Range header of each request, or None
@@ -53,30 +50,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    running = Server()
-    threading.Thread(target=running.serve_forever, daemon=True).start()
-    yield running
-    running.shutdown()
-    running.server_close()
+def server():
+    with local_servers.serve(Server()) as running:
+        yield running
 
 
 @pytest.fixture
 def fetch(server, tmp_path, monkeypatch):
     """Fetches the one file of a data set into tmp_path, and returns what is below it then."""
-    digest = hashlib.sha256(CONTENT).hexdigest()
-    source = Source("sample/file.bin", (), f"sha256:{digest}", digest, len(CONTENT))
-    module = ModuleType("sample")
-    vars(module)["SOURCES"] = (source,)
-    vars(module)["content_digest"] = lambda source, path, progress: hashlib.sha256(
-        path.read_bytes()
-    ).hexdigest()
-    monkeypatch.setattr(datasets, "load_module", lambda name: module)
+    local_servers.publish(monkeypatch, CONTENT)
     monkeypatch.setattr(downloads, "CHUNK", 1000)  # what has arrived is kept in these pieces
 
     def run(progress=None):
-        downloads.fetch("sample", tmp_path, progress, f"http://127.0.0.1:{server.server_port}")
+        downloads.fetch("sample", tmp_path, progress, server.address)
         assert sorted(path.name for path in (tmp_path / "sample").iterdir()) == ["file.bin"]
         assert (tmp_path / "sample" / "file.bin").read_bytes() == CONTENT
 

@@ -3,16 +3,14 @@
 One of each kind is tried here, and five hundred in tests/fault/test_archives.py.
 """
 
-import functools
 import hashlib
-import http.server
 import random
 import re
-import threading
 import zipfile
 
 import pytest
 
+from helpers import local_servers
 from helpers.hostile_archives import GZIPS, ZIPS, everything, make_place, maker_of, member, packed, refuse
 from metarun import errors
 from metarun.data import archives, datasets, downloads
@@ -38,14 +36,10 @@ def test_every_maker_has_its_share_of_five_hundred():
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_a_hostile_download_with_the_right_checksum_replaces_nothing(place, monkeypatch, tmp_path):
     """Even if the published checksum were that of the hostile archive, its content would not be taken."""
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
     offered = tmp_path / "offered"
     offered.mkdir()
-    handler = functools.partial(QuietHandler, directory=str(offered))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     module = datasets.load_module("omniglot")
-    try:
+    with local_servers.serve(local_servers.offer(offered)) as server:
         for number, maker in enumerate(ZIPS):
             content, _ = maker(random.Random(number))
             source = module.SOURCES[0]
@@ -55,17 +49,9 @@ def test_a_hostile_download_with_the_right_checksum_replaces_nothing(place, monk
             (place / source.file).write_text("what was there")
             before = everything(place)
             with pytest.raises(errors.DataError) as caught:
-                downloads.fetch("omniglot", place, None, f"http://127.0.0.1:{server.server_port}")
+                downloads.fetch("omniglot", place, None, server.address)
             assert caught.value.exit_code == 4
             assert everything(place) == before, maker.__name__
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *message):
-        pass
 
 
 def test_strays_of_other_systems_are_passed_over_and_never_unpacked(tmp_path):

@@ -1,16 +1,13 @@
 """Omniglot arrives whole, in the order of its paths, or not at all; the cache is never believed blindly."""
 
 import errno
-import functools
 import hashlib
-import http.server
 import io
 import json
 import logging
 import multiprocessing
 import os
 import shutil
-import threading
 import time
 import zipfile
 from pathlib import Path
@@ -19,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers import local_servers
 from metarun import errors
 from metarun.data import cache, datasets, downloads
 from metarun.data.sets import omniglot_files
@@ -453,22 +451,11 @@ def listed(small, monkeypatch):
 
 
 @pytest.fixture
-def mirror(packed_small, tmp_path, monkeypatch):
+def mirror(packed_small, tmp_path):
     """The address and the folder of a server that offers the small archives."""
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
     folder = shutil.copytree(packed_small.root / "omniglot", tmp_path / "mirror")
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *message):
-            pass
-
-    server = http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(Handler, directory=str(folder))
-    )
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", folder
-    server.shutdown()
-    server.server_close()
+    with local_servers.serve(local_servers.offer(folder)) as server:
+        yield server.address, folder
 
 
 def test_fetch_brings_what_load_needs(listed, mirror, tmp_path, capsys):

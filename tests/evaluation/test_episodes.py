@@ -66,6 +66,7 @@ def test_the_hash_knows_which_examples_were_drawn():
     assert hashes[0] == hashes[1] != hashes[2]
 
 
+@pytest.mark.slow
 def test_the_hash_is_the_same_in_every_process(tmp_path):
     hash_of(tmp_path)
     code = f"""

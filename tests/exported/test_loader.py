@@ -68,6 +68,7 @@ def test_it_needs_jax_and_numpy_alone():
     assert {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names) == {"jax", "numpy"}
 
 
+@pytest.mark.slow
 def test_the_file_alone_adapts_and_predicts(file, content):
     x = np.float32(np.arange(18).reshape(6, 3) / 10)
     expected = loader.load(io.BytesIO(content)).adapt((x, [0, 0, 1, 1, 2, 2])).predict(x)

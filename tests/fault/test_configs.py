@@ -193,6 +193,9 @@ def test_a_mutated_configuration_is_read_or_refused(tmp_path, attack, mutate):
 LONGEST = yaml_file.MAX_BYTES
 BEGINNING = "task: {name: sinusoid}\nmodel: {name: mlp}\nalgorithm: {name: maml}\ntraining: {steps: 5}\n"
 ROOM = LONGEST - len(BEGINNING) - 40
+TRIAL_NUMBERS = ["algorithm.inner_lr"]
+TRIAL_NUMBERS += [f"training.optimizer.{name}" for name in ("learning_rate", "b1", "b2", "eps")]
+TRIAL_VALUES = [float(f"0.0{place + 100}") for place in range(500)]
 LONG_TEXTS = {
     "comments": BEGINNING + "#" * ROOM,
     "a key": BEGINNING + "a" * ROOM + ": 1\n",
@@ -207,8 +210,9 @@ LONG_TEXTS = {
     "turns": BEGINNING.replace(
         "steps: 5", f"steps: 5, turns: [{', '.join(f'[p{place}]' for place in range(4000))}]"
     ),
-    "trials": f"{BEGINNING}replicas: 500\ntrials: {{seeds: [{', '.join(map(str, range(500)))}], numbers: "
-    f"[{{path: algorithm.inner_lr, values: [{', '.join(f'0.0{place + 100}' for place in range(500))}]}}]}}\n",
+    "trials": f"{BEGINNING}replicas: 500\ntrials: {{seeds: [{', '.join(map(str, range(500)))}], numbers: ["
+    + ", ".join(f"{{path: {path}, values: {TRIAL_VALUES}}}" for path in TRIAL_NUMBERS)
+    + "]}\n",
     "stages": "task: {name: sinusoid}\nstages:\n"
     + "".join(
         f"  - {{name: s{place}, model: {{name: mlp}}, algorithm: {{name: maml}}, training: {{steps: 5}}}}\n"

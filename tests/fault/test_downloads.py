@@ -1,20 +1,17 @@
 """Servers that misbehave at random: a download gives the published bytes, or nothing at all."""
 
 import gzip
-import hashlib
 import http.server
 import random
-import threading
 import time
 import tracemalloc
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from fault.share import seed, share
-from metarun.data import datasets, downloads
-from metarun.data.sources import Source
+from helpers import local_servers
+from metarun.data import downloads
 from metarun.errors import DataError, StorageError
 
 CONTENT = random.Random(0).randbytes(60_000)
@@ -28,18 +25,13 @@ BEHAVIOURS = (
 )  # fmt: skip
 
 
-class Server(http.server.ThreadingHTTPServer):
+class Server(local_servers.LocalServer):
     """Answers each request as `behaviours` says, one after the other, and then well."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.behaviours: list[str] = []
         self.chooser = random.Random(0)
-
-    def handle_error(self, request, client_address) -> None:
-        """The client may leave at any time."""
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -144,25 +136,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    running = Server()
-    threading.Thread(target=running.serve_forever, daemon=True).start()
-    yield running
-    running.shutdown()
-    running.server_close()
+def server():
+    with local_servers.serve(Server()) as running:
+        yield running
 
 
 @pytest.fixture
 def published(monkeypatch) -> None:
     """A data set of one file."""
-    digest = hashlib.sha256(CONTENT).hexdigest()
-    module = ModuleType("sample")
-    vars(module)["SOURCES"] = (Source("sample/file.bin", (), f"sha256:{digest}", digest, len(CONTENT)),)
-    vars(module)["content_digest"] = lambda source, path, progress: hashlib.sha256(
-        path.read_bytes()
-    ).hexdigest()
-    monkeypatch.setattr(datasets, "load_module", lambda name: module)
+    local_servers.publish(monkeypatch, CONTENT)
     monkeypatch.setattr(downloads, "TIMEOUT", TIMEOUT)
 
 
@@ -179,7 +161,7 @@ def test_a_server_that_misbehaves_gives_the_published_bytes_or_nothing(attack, s
         began = time.monotonic()
         tracemalloc.start()
         try:
-            downloads.fetch("sample", tmp_path, None, f"http://127.0.0.1:{server.server_port}")
+            downloads.fetch("sample", tmp_path, None, server.address)
             ends.add("fetched")
         except (DataError, StorageError) as error:
             ends.add("refused")

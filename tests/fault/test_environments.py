@@ -18,6 +18,7 @@ from metarun.progress import Progress
 
 YEAR = 365.25 * 86_400  # seconds
 HEADS = ["error", "where", "to do"]
+RUN = "läuft"  # the run directory
 NOWHERE = "/proc/nowhere"  # nobody can make it, not even root
 
 # Variables that are set, or removed where the value is None.
@@ -42,18 +43,19 @@ SURROUNDINGS: dict[str, dict[str, str | None]] = {
 
 
 def run_train(
-    folder: Path, *limits: str, changes: dict[str, str | None] | None = None
+    folder: Path, *limits: str, changes: dict[str, str | None] | None = None, run: str = RUN
 ) -> subprocess.CompletedProcess:
-    """Run `metarun train` in a folder with a letter that ASCII does not have.
+    """Run `metarun train` with a file whose name has letters that ASCII does not have.
 
     Args:
       limits: commands of a shell before it.
       changes: of the environment.
+      run: the run directory, below the folder.
     """
     folder.mkdir()
     (folder / "größe.yaml").write_text(SINGLE)
     variables = environment() | {"METARUN_CACHE": str(folder.parent / "cache")} | (changes or {})
-    command = f'exec "{sys.executable}" -m metarun train größe.yaml --run-dir läuft'
+    command = f'exec "{sys.executable}" -m metarun train größe.yaml --run-dir {run}'
     return subprocess.run(
         ["bash", "-c", "; ".join([*limits, command])],
         cwd=folder,
@@ -92,19 +94,31 @@ def reference(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("usual") / "folder"
     done = run_train(folder)
     assert done.returncode == 0, done.stderr.decode()
-    return folder / "läuft"
+    return folder / RUN
 
 
-# Where Python cannot say the name of the folder in Unicode, nothing can be saved there, which the run says.
+# Where Python does not spell names in UTF-8. A run whose folder has another letter than ASCII's is refused there.
 NAMELESS = ("an ASCII locale", "a Latin locale")
 
 
 @pytest.mark.parametrize("name", SURROUNDINGS)
 def test_a_run_in_odd_surroundings_is_the_usual_one(tmp_path, attack, reference, name):
     attack.tries += 1
-    done = run_train(tmp_path / "folder", changes=SURROUNDINGS[name])
-    if fault := describe_fault(done, tmp_path / "folder/läuft", reference, lacks=name in NAMELESS):
+    run = "run" if name in NAMELESS else RUN
+    done = run_train(tmp_path / "folder", changes=SURROUNDINGS[name], run=run)
+    if fault := describe_fault(done, tmp_path / "folder" / run, reference):
         attack.fail(f"{name}: {fault}")
+
+
+@pytest.mark.parametrize("name", NAMELESS)
+def test_a_run_whose_folder_the_locale_cannot_name_is_refused_before_it_is_made(tmp_path, attack, name):
+    attack.tries += 1
+    done = run_train(tmp_path / "folder", changes=SURROUNDINGS[name])
+    said = done.stderr.decode("utf-8", "replace").splitlines()
+    if done.returncode != 8 or [line.partition(": ")[0] for line in said[-3:]] != HEADS:
+        attack.fail(f"{name}: exit code {done.returncode}: {said}")
+    elif "PYTHONUTF8=1" not in said[-1] or (tmp_path / "folder" / RUN).exists():
+        attack.fail(f"{name}: {said}, and {sorted((tmp_path / 'folder').iterdir())} is there")
 
 
 # What a shell does before; whether the run may then end with exit code 8.
@@ -121,7 +135,7 @@ LIMITS = {
 def test_a_run_with_little_is_the_usual_one(tmp_path, attack, reference, limit):
     attack.tries += 1
     done = run_train(tmp_path / "folder", limit)
-    if fault := describe_fault(done, tmp_path / "folder/läuft", reference, LIMITS[limit]):
+    if fault := describe_fault(done, tmp_path / "folder" / RUN, reference, LIMITS[limit]):
         attack.fail(f"{limit}: {fault}")
 
 

@@ -4,22 +4,21 @@ import csv
 import gzip
 import random
 import struct
-import time
-import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fault import tries
 from fault.mutation import CORNERS, mutate
 from fault.share import seed, share
 from metarun.data import examples, idx, sentence_pairs
 from metarun.errors import DataError
 
 REMEDY = "take another one"
-MOST_BYTES = 40 << 20  # of memory: 16 MiB may be decompressed unchecked, and are held twice for a moment
-MOST_SECONDS = 5.0  # of processor time
+# 16 MiB may be decompressed unchecked, and are held twice for a moment.
+BOUNDS = tries.Bounds(memory=40 << 20, seconds=5.0)
 # What a text may hold that a reader takes for something else.
 PIECES = [
     piece.encode() for piece in ["1e400", "nan", "-inf", "١", "0x1p3", "1_0", "+5", "1e-320", ",", '"', '""']
@@ -133,7 +132,7 @@ def alter_packed(content: bytes, chooser: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("name", "make", "alter", "read", "tries"),
+    ("name", "make", "alter", "read", "count"),
     [
         ("idx", make_idx, alter_idx, read_idx, share(236)),
         ("table.csv", make_table, alter_text, read_table, share(200)),
@@ -144,27 +143,13 @@ def alter_packed(content: bytes, chooser: random.Random) -> bytes:
     ids=["idx", "tables", "own sentences", "training sentences", "packed sentences"],
 )
 def test_a_mutated_file_is_read_as_its_reader_promises_or_refused(
-    attack, tmp_path, name: str, make: Callable, alter: Callable, read: Callable, tries: int
+    attack, tmp_path, name: str, make: Callable, alter: Callable, read: Callable, count: int
 ):
     path, refused = tmp_path / name, 0
     path.write_bytes(make(random.Random(0)))
     read(path)
-    for number in range(tries):
+    for number in range(count):
         chooser = random.Random(f"{seed()} {name} {number}")
         path.write_bytes(alter(make(chooser), chooser))
-        attack.tries += 1
-        began = time.process_time()
-        tracemalloc.start()
-        try:
-            read(path)
-        except DataError as error:
-            refused += 1
-            if str(error).count("\n") != 2:
-                attack.fail(f"{name} {number}, seed {seed()}: more than three lines: {error}")
-        except Exception as error:
-            attack.fail(f"{name} {number}, seed {seed()}: {error!r}")
-        peak, taken = tracemalloc.get_traced_memory()[1], time.process_time() - began
-        tracemalloc.stop()
-        if peak > MOST_BYTES or taken > MOST_SECONDS:
-            attack.fail(f"{name} {number}, seed {seed()}: {peak:,} bytes, {taken:.1f} s")
-    assert 0 < refused < tries
+        refused += tries.is_refused(attack, f"{name} {number}, seed {seed()}", lambda: read(path), BOUNDS)
+    assert 0 < refused < count

@@ -7,21 +7,17 @@ the detection, the map of names and the folding read them.
 import json
 import random
 import struct
-import time
-import tracemalloc
 from pathlib import Path
 
 import numpy as np
-import pytest
 
+from fault import tries
 from fault.mutation import mutate
 from fault.share import seed, share
-from metarun import errors
 from metarun.backbones import contents
 
 SOURCES = sorted((Path(__file__).parents[1] / "backbones").glob("*.safetensors"))
-MOST_BYTES = 64 << 20  # of memory, for files of 180 kB at most
-MOST_SECONDS = 5.0  # of processor time
+BOUNDS = tries.Bounds(memory=64 << 20, seconds=5.0)  # for files of 180 kB at most
 NOTHING = {"heads": 2}  # what no file has to say; all other options are null
 
 
@@ -98,32 +94,13 @@ def read(path: Path) -> None:
     assert leaves
 
 
-@pytest.fixture
-def measured():
-    tracemalloc.start()
-    yield
-    tracemalloc.stop()
-
-
-def test_damaged_files_of_networks_are_read_or_refused(attack, tmp_path, measured):
+def test_damaged_files_of_networks_are_read_or_refused(attack, tmp_path):
     chooser, path, refused = random.Random(seed()), tmp_path / "a.safetensors", 0
     for source in SOURCES:
         read(source)
     for index in range(share(100)):
         source = chooser.choice(SOURCES)
         path.write_bytes(damage(source.read_bytes(), chooser))
-        tracemalloc.reset_peak()
-        before, began = tracemalloc.get_traced_memory()[0], time.process_time()
-        attack.tries += 1
-        try:
-            read(path)
-        except errors.DataError as error:
-            refused += 1
-            if str(error).count("\n") != 2 or len(str(error)) > 5000:
-                attack.fail(f"file {index} of {source.name}: {str(error)[:500]}")
-        except Exception as error:
-            attack.fail(f"file {index} of {source.name}: {error!r:.500}")
-        seconds, peak = time.process_time() - began, tracemalloc.get_traced_memory()[1] - before
-        if seconds > MOST_SECONDS or peak > MOST_BYTES:
-            attack.fail(f"file {index} of {source.name}: {seconds:.1f} s, {peak:,} bytes")
+        what = f"file {index} of {source.name}, seed {seed()}"
+        refused += tries.is_refused(attack, what, lambda: read(path), BOUNDS)
     assert 0 < refused < share(100)

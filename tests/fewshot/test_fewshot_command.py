@@ -205,7 +205,7 @@ def test_copies_between_support_and_queries_are_said_and_not_counted(backbone, p
         (["--support", "support", "gone"], 4, "no such file or folder"),
         (["--support", "support", "query", "--method", "magic"], 2, "no method magic"),
         (["--support", "support", "query", "--method", "learner"], 2, "comes from a run"),
-        (["--support", "support", "query", "--weights", "w", "--run", "r"], 2, "one place"),
+        (["--support", "support", "query", "--model", "vit_s14", "--run", "r"], 2, "one place"),
         (["--support", "support", "query", "--html", "support/sky/0.png"], 2, "no report"),
         (["--support", "torn.csv", "query"], 4, "two labels"),
         (["--support", "bare.csv", "query"], 4, "names no columns"),
@@ -256,6 +256,7 @@ def write_plain(path: Path, red: int, green: int, blue: int) -> None:
     path.write_bytes(b"P6 1 1 255 " + bytes([red, green, blue]))
 
 
+@pytest.mark.slow
 def test_the_learner_of_a_run_answers_as_predict_does(picture_run, tmp_path, metarun_, monkeypatch):
     monkeypatch.setenv("METARUN_CACHE", str(tmp_path / "cache"))
     drawings.write_classes(tmp_path, [2, 3, 2, 1])

@@ -49,6 +49,25 @@ def test_the_best_comes_first_whether_more_or_less_is_better(runs, values):
     assert by_accuracy["metric"] == "accuracy"
 
 
+def test_weights_are_for_the_baselines_alone(runs, metarun_):
+    said = metarun_("compare", *runs, "--weights", "net.safetensors")
+    assert said.code == 2 and "add --baselines" in said.err[-1]
+
+
+def test_the_headline_of_a_task_ranks_where_all_have_measured_it(runs, tmp_path, values):
+    text = (
+        "task: {name: translation}\nmodel: {name: seq2seq}\nalgorithm: {name: maml}\ntraining: {steps: 1}\n"
+    )
+    translation = make_run(tmp_path / "text", values[0], config=text)
+    assert (comparison.read_headline([translation]), comparison.read_headline(runs)) == ("bleu", None)
+    results = {run: comparison.read_result(run) for run in runs}
+    first, *others = comparison.collect_candidates(results, "inductive", "adapted")[0]
+    first = first._replace(values=first.values | {"bleu": first.values["loss"]})
+    assert comparison.choose_metric([first], None, "bleu") == "bleu"
+    assert comparison.choose_metric([first, *others], None, "bleu") == "accuracy"
+    assert comparison.choose_metric([first], "loss", "bleu") == "loss"
+
+
 @pytest.mark.parametrize("better", [["loss"], []])
 def test_the_direction_is_taken_from_the_result(runs, values, better):
     for run in runs:

@@ -151,6 +151,7 @@ def test_a_sinusoid_drifts_on_a_straight_line_between_independent_tasks():
         np.testing.assert_allclose(between, 0.75 * start + 0.25 * end, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_omniglot_replaces_one_class_after_another():
     family = build_task("omniglot", ways=4, queries=2)
     data = jax.tree.map(jnp.asarray, family.data["train"])
@@ -253,9 +254,21 @@ def test_the_command_prints_a_table_or_json_and_draws(single, tmp_path, capsys):
     loss = measured["learners"]["continued"]["after"]["loss"]
     assert len(loss["over_time"]["mean"]) == 4
     assert sum(measured["choices"].values()) == pytest.approx(1)
+    assert measured["choices_at_changes"].keys() == measured["choices"].keys()
     assert set(measured["pairs"]) == {"kept", "restarted", "continued"}
     assert loss["mean"] == pytest.approx(np.mean(loss["over_time"]["mean"]))
     assert {path: path.stat().st_mtime_ns for path in single.rglob("*")} == files
+
+
+def test_changes_are_the_times_at_which_the_place_of_a_stream_is_another_one():
+    keys = jax.random.split(jax.random.key(0), 3)
+    for kind in ("switches", "returns"):
+        stream = Stream(6, 0.5, kind)
+        changed = drift.find_changes(stream, keys)
+        for key, row in zip(keys, changed, strict=True):
+            places = drift.place_stream(stream, jax.random.fold_in(key, drift.PLACES))
+            assert list(row) == [places[time] != places[time - 1] for time in range(1, 7)]
+        assert 0 < changed.mean() < 1
 
 
 def test_streams_are_frozen(single):

@@ -66,7 +66,7 @@ CHANGES = {
     "split": "../../other",
     "episodes.count": "30",
     "stages.maml": [],
-    "stages.maml.step": "7",
+    "stages.maml.step": 10**400,
     "stages.maml.inductive.adapted": [],
     "stages.maml.inductive.adapted.loss.mean": None,
     "stages.maml.inductive.adapted.loss.ci95": True,
@@ -77,6 +77,13 @@ CHANGES = {
     "diverged": [{"trial": 0}],
     "costs": [],
     "costs.maml": {},
+    "costs.timed": {
+        "own": {"seconds": 3.0, "flops": 6.0, "parameters": 4, "steps": None, "ended_by": "seconds"},
+        "total": {"seconds": 3.0, "flops": 6.0, "parameters": 4},
+        "adaptation": {"flops": 3.0},
+        "prediction": {"flops": 1.0},
+        "replicas": 1,
+    },
 }
 
 
@@ -91,6 +98,7 @@ def test_a_result_of_another_layout_is_refused_and_the_place_named(run, place):
         result_layout.check(json.loads(strict_json.encode(result)))
 
 
+@pytest.mark.slow
 def test_results_of_trained_runs_have_the_layout(single, both):
     for path in (single, both):
         finished_run.read_result(path)

@@ -83,6 +83,7 @@ def test_a_copied_run_translates_without_the_text_and_long_sentences_in_parts(
     assert warned in said and "1 of 3 pairs are too long and are left out: dog cat" in said
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_place", "shared_programs")
 def test_an_evaluation_takes_the_text_from_where_a_copy_is_and_draws_the_same_episodes(
     metarun_, trained, moved, without_text

@@ -176,6 +176,7 @@ def test_the_vectors_are_those_that_the_learner_holds_of_the_frozen_episodes(run
     assert embedded.names == {"mode": ("sinusoid", "line")}
 
 
+@pytest.mark.slow
 def test_the_command_leaves_vectors_facts_scores_and_pictures(run, metarun_, tmp_path):
     said = metarun_("embed", run, "--tasks", 40, "--out", tmp_path / "out", "--json")
     assert said.code == 0, said
@@ -290,6 +291,7 @@ def test_without_scikit_learn_tsne_says_what_to_install(monkeypatch):
     assert "metarun[embed]" in refused.value.remedy
 
 
+@pytest.mark.slow
 def test_tsne_keeps_groups_that_lie_apart_together():
     pytest.importorskip("sklearn")
     kind = np.repeat([0, 1], 20)

@@ -103,6 +103,18 @@ def test_a_normalisation_without_scale_is_one_whose_scale_is_one():
     )
 
 
+def test_a_leaky_relu_lets_a_hundredth_of_what_is_negative_pass():
+    """With one block and no normalisation, relu(x) − 0.01 relu(−x) is the difference of two networks of relu."""
+    options = {"width": 3, "depth": 1, "normalisation": "none", "head": "flatten"}
+    leaky, params = make_network("conv4", PICTURES, activation="leaky_relu", **options)
+    plain, _ = make_network("conv4", PICTURES, **options)
+    turned = params | {"blocks_0": jax.tree.map(jnp.negative, params["blocks_0"])}
+    inputs = draw_inputs(PICTURES, 2)
+    expected = plain.embed(params, inputs) - 0.01 * plain.embed(turned, inputs)
+    np.testing.assert_allclose(leaky.embed(params, inputs), expected, rtol=1e-5, atol=1e-6)
+    assert np.min(leaky.embed(params, inputs)) < 0
+
+
 def test_the_last_layer_starts_with_the_deviation_that_is_named():
     options = {"width": 64, "depth": 1, "head": "flatten"}
     wide = base.Spec((4, 4, 1), 20, "classes")

@@ -82,6 +82,7 @@ def test_features_are_the_mean_of_the_encoded_words(embed, params, inputs):
     np.testing.assert_array_equal(embed(params, other), embed(params, pair))
 
 
+@pytest.mark.slow
 def test_the_second_derivative_is_that_of_differences(inputs):
     """What second-order MAML needs: the gradient of the loss after one inner step."""
     model = builders.build_model("seq2seq", SPEC, depth=1)

@@ -273,6 +273,7 @@ def test_a_missing_extra_is_named_before_anything_is_read(metarun_, monkeypatch,
     assert_three_lines(metarun_("report", pair[0]), 2, "no_such_package", "metarun[report]")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no headless Chromium is installed here")
 def test_a_browser_without_a_network_draws_every_plot(metarun_, pair):
     metarun_("report", *pair)

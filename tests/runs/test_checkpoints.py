@@ -95,6 +95,7 @@ def test_the_caller_may_change_or_donate_the_state_at_once(folder):
     assert_same(load(found, ones), ones)
 
 
+@pytest.mark.slow
 def test_an_array_spread_over_devices_is_saved_whole(folder):
     code = """
 import sys, pathlib, jax, jax.numpy as jnp

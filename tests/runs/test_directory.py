@@ -186,6 +186,21 @@ def test_a_file_in_the_place_of_a_run_directory_is_refused(tmp_path):
             RunDirectory.open(path, resume=False)
 
 
+@pytest.mark.parametrize("name", [os.fsdecode(b"l\xffuft"), os.fsdecode(b"above\xe9") + "/run"])
+def test_a_folder_whose_name_is_no_utf_8_is_refused_before_it_is_made(tmp_path, name):
+    with pytest.raises(errors.StorageError, match="not UTF-8") as caught:
+        RunDirectory.open(tmp_path / name, resume=False)
+    assert "PYTHONUTF8=1" in caught.value.remedy and not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_the_locale_spells_in_other_bytes_than_utf_8_is_refused(tmp_path, monkeypatch):
+    RunDirectory.open(tmp_path / "größe", resume=False).close()
+    monkeypatch.setattr(os, "fsencode", lambda name: str(name).encode("latin-1"))
+    with pytest.raises(errors.StorageError, match="not UTF-8"):
+        RunDirectory.open(tmp_path / "läuft", resume=False)
+    assert not (tmp_path / "läuft").exists()
+
+
 HOLD = """
 import sys, time, pathlib
 from metarun.runs.directory import RunDirectory

@@ -84,6 +84,7 @@ def test_the_comments_of_a_config_are_read_and_its_values_are_not(tmp_path):
     assert [row.split(": ")[0] for row in check(file).stdout.splitlines()] == [f"{file}:1", f"{file}:3"]
 
 
+@pytest.mark.slow
 def test_several_files_are_checked_at_once_and_the_repository_is_without_findings(tmp_path):
     good, bad = tmp_path / "good.py", tmp_path / "bad.py"
     good.write_text(FINE)

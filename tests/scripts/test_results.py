@@ -74,13 +74,34 @@ def test_every_method_is_a_row_with_its_seeds_its_controls_and_what_its_paper_re
     assert [cells[name]["seeds"] for name in ("fused", "maml")] == ["2", "1"]
     assert cells["fused"]["controls"] == "inductive: alone: 1.2 ± 3.4"
     assert cells["maml"]["controls"] == "none run"
-    assert cells["maml"]["published"] == "90.0 ± 1.0 [1]"
+    assert cells["maml"]["published"] == "90.0 ± 1.0 [1]"  # as the source prints it
     assert cells["snail"]["published"] == "(99.0) [2]"
     assert "- [1] MAML, inductive, a paper\n- [2] SNAIL, another" in (folder / "results.md").read_text()
     assert [cells[name]["reached?"] for name in ("fused", "maml", "snail", "Reptile")] == [
         "", "yes", "no", "not tried"
     ]  # fmt: skip
     assert float(cells["maml"]["accuracy, %, inductive"].split(" ")[0]) == pytest.approx(90, abs=2)
+
+
+def test_runs_of_shipped_configs_have_short_names_and_the_numbers_of_their_papers(folder):
+    short, long = "5way-1shot-2000-steps", "omniglot-5way-1shot-2000-steps"
+    for name in ("maml", "snail"):
+        (folder / "runs" / name).rename(folder / "runs" / f"{long}-{name}")
+    header, _, *rows = make_page(folder)
+    cells = {row[1]: dict(zip(header, row, strict=True)) for row in rows}
+    assert list(cells) == ["fused", "maml", "snail", "Reptile"]
+    assert cells["maml"]["published"] == "90.0 ± 1.0 [1]"
+    labels = [f"{long}-maml", f"{long}-transfer/centroid", "omniglot-5way-1shot-maml seed=1", "own-maml"]
+    assert script.shorten_labels(labels) == [
+        f"{short}/maml", "transfer/centroid", "5way-1shot/maml seed=1", "own-maml"
+    ]  # fmt: skip
+
+
+def test_a_run_that_cannot_be_read_is_left_out_and_said(folder, capsys):
+    broken = folder / "runs" / "snail" / "result.json"
+    broken.write_text("{}")
+    assert [row[1] for row in make_page(folder)[2:4]] == ["fused", "maml"]
+    assert capsys.readouterr().err.startswith(f"left out: {broken}: ")
 
 
 def test_a_setting_is_that_of_the_evaluation_and_of_no_other_task(tmp_path):
@@ -124,6 +145,19 @@ def test_the_page_keeps_what_is_not_between_the_markers_and_links_a_picture(fold
         assert min(picture.size) > 200
     make_page(folder)
     assert page.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("metric", "numbers", "shown"),
+    [
+        ("accuracy", [0.9768, 0.0004], "97.68 ± 0.04"),
+        ("accuracy", [0.995, 0.0026], "99.50 ± 0.26"),
+        ("accuracy", [0.987], "98.7"),
+        ("loss", [0.77], "0.77"),
+    ],
+)
+def test_a_published_number_has_the_digits_of_its_source(metric, numbers, shown):
+    assert script.format_exactly(numbers, script.MethodTable(metric, True, [], {}, [])) == shown
 
 
 @pytest.mark.parametrize(

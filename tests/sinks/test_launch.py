@@ -62,6 +62,7 @@ def test_a_sink_that_stands_still_is_one_warning_and_holds_nobody_up(
     assert len(copied_runs.read_events(run / "tensorboard")) == 15
 
 
+@pytest.mark.slow
 @needs_tensorboard
 def test_a_run_that_is_resumed_is_in_its_sink_once(tmp_path):
     """Its last checkpoint is lost, so a third of the steps are taken, and written, again."""

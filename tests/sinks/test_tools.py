@@ -58,6 +58,7 @@ def test_a_folder_of_ones_own_has_the_files_by_config_and_run(tmp_path):
     assert_events(tmp_path / "all" / "maml" / "run", copied_runs.make_rows())
 
 
+@pytest.mark.slow
 def test_wandb_goes_on_with_its_run_and_has_every_step_once(tmp_path, monkeypatch):
     pytest.importorskip("wandb", reason=WANDB)
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -90,6 +91,7 @@ def read_wandb(path: Path):
     return head, found
 
 
+@pytest.mark.slow
 def test_mlflow_has_every_step_once_after_a_batch_that_broke_off(tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow", reason=MLFLOW)
     pytest.importorskip("alembic", reason=MLFLOW)

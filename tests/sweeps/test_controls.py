@@ -296,6 +296,7 @@ METHODS = (
 )
 
 
+@pytest.mark.slow
 def test_every_config_of_a_method_that_needs_controls_has_them_and_they_bind():
     files = {name: config.find_file(name) for name in shipped.list_names()}
     texts = {name: file.read_text() for name, file in files.items()}

@@ -150,6 +150,7 @@ def test_an_episode_is_of_the_kind_on_which_the_contract_runs_every_algorithm():
     assert build().problem.spec == small_problems.blobs(ways=4).problem.spec
 
 
+@pytest.mark.slow
 def test_every_shipped_config_builds_and_traces_on_it():
     own = make_config()
     places = [f"task.folder={own.folder}", f"task.weights={own.weights}", "task.size=16", "task.ways=2"]

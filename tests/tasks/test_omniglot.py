@@ -185,6 +185,7 @@ def assert_shares(values, choices) -> None:
     assert np.sum((counts - expected) ** 2 / expected) < freedom + 5 * np.sqrt(2 * freedom)
 
 
+@pytest.mark.slow
 def test_within_an_alphabet_each_large_enough_one_is_as_likely(data_root):
     options = {"within_alphabet": True, "ways": 16, "counts": (1200, 0, 423)}
     alphabet = episodes(count=2000, **options).facts["alphabet"]

@@ -202,6 +202,7 @@ def test_new_pictures_are_read_as_those_of_the_training_are(folder):
 # Tables that stay on the disk, and what a run keeps
 
 
+@pytest.mark.slow
 def test_a_table_on_the_disk_gives_the_bits_of_one_in_memory_and_is_there_once(folder, monkeypatch):
     (folder / "class03" / "04.png").write_bytes(b"no picture")
     options = Config(

@@ -14,7 +14,8 @@ import pytest
 
 from helpers import builders, trees
 from metarun import assembly, config
-from metarun.data import meanings, sentence_pairs, subwords
+from metarun.config import Evaluation, Selection
+from metarun.data import aligned_files, meanings, sentence_pairs, subwords
 from metarun.data.aligned_files import Group
 from metarun.errors import CheckpointError, DataError
 from metarun.tasks import _copied_targets, _sentence_parts, _sentences, parallel_text
@@ -322,6 +323,15 @@ def list_meanings(root: Path, made) -> dict[str, set[int]]:
     return found
 
 
+def test_a_file_without_another_language_is_passed_over_with_a_warning(tmp_path, warnings_of_metarun):
+    write_aligned(tmp_path, lines=3)
+    (tmp_path / "test.en").write_text("alone\n")
+    (tmp_path / "notes.txt").write_text("no text of a language\n")
+    assert set(aligned_files.list_groups(tmp_path)) == {"train"}
+    (warning,) = warnings_of_metarun
+    assert warning.endswith("because no file of the same name has another language: test.en")
+
+
 def test_every_two_languages_of_aligned_files_are_a_pair(aligned):
     corpus = sentence_pairs.read(aligned)
     assert [pair[:2] for pair in corpus.pairs] == [("de", "en"), ("de", "fr"), ("en", "fr")]
@@ -597,10 +607,16 @@ def build_with(**options):
     return builders.build_task("parallel_text", **SMALL, **options)
 
 
-def test_options_of_the_training_leave_the_hash_of_the_episodes_as_it_is():
+def test_options_of_the_training_leave_the_episodes_as_they_are_and_the_text_unread(monkeypatch):
     config = builders.example_config("parallel_text")
     plain = assembly.list_changed_options(config)
-    assert assembly.list_changed_options(dataclasses.replace(config, label_smoothing=0.1)) == plain
+    trained = Selection("parallel_text", dataclasses.replace(config, label_smoothing=0.1, **SMALL))
+    evaluated = assembly.select_evaluated(trained, Evaluation())
+    assert assembly.list_changed_options(dataclasses.replace(evaluated.config, shots=16, queries=16)) == plain
+    before = family("sentences")
+    monkeypatch.setattr(sentence_pairs, "read", None)
+    built = assembly.build_evaluated(trained, evaluated, before.kept)
+    assert built.problem.spec == before.problem.spec
     assert "longest" not in plain  # 24 was the default before
     assert assembly.list_changed_options(dataclasses.replace(config, longest=25))["longest"] == 25
 

@@ -79,6 +79,20 @@ def test_a_stream_is_not_evaluated_in_other_shots():
         assembly.select_evaluated(task, config.Evaluation(shots=5))
 
 
+@pytest.mark.parametrize("option", ["shots", "queries"])
+def test_shots_and_queries_beside_presentations_are_refused_unless_they_are_the_defaults(tmp_path, option):
+    file = tmp_path / "stream.yaml"
+    file.write_text(CONFIG)
+    whole = config.load(file)  # a run's own config has all options, with their defaults
+    file.write_text(config.to_yaml(whole))
+    assert config.load(file) == whole
+    with pytest.raises(errors.ConfigError, match=f"has presentations in place of {option}") as refusal:
+        config.load(file, [f"task.{option}=5"])
+    assert refusal.value.where == f"override task.{option}=5"
+    assert refusal.value.exit_code == 3
+    assert config.load(file, [f"task.{option}=5", "task.presentations=0"]).task.config.presentations == 0
+
+
 def test_a_stream_does_not_tell_alphabets():
     with pytest.raises(ValueError, match="does not tell alphabets"):
         omniglot.Config(presentations=3, tells_alphabet=True)

@@ -44,6 +44,7 @@ def make_program(monkeypatch):
     return make
 
 
+@pytest.mark.slow
 def test_each_stage_of_a_run_with_replicas_has_its_cost_and_nothing_is_written(
     metarun_, tmp_path, monkeypatch
 ):

@@ -5,7 +5,7 @@ import pytest
 from helpers.assembled import assemble
 from helpers.runs import read_json
 from metarun.stages import Trained
-from metarun.training import ledger, stage_traces
+from metarun.training import ledger, stage_traces, start_costs
 from metarun.training.facts import Spent
 
 SHOTS, QUERIES, TASKS = 5, 5, 4
@@ -112,14 +112,15 @@ def test_a_cost_that_cannot_be_counted_is_a_warning_and_no_lost_result(
 
 def test_a_stage_that_starts_from_another_run_carries_what_that_has_cost(chain, single):
     built, trained, spent = chain
-    there = ledger.read_total(single, "maml")
+    there = {"run": str(single), "stage": "maml"}
+    parts = start_costs.list_parts(single, "maml")
     sources = {
         "stages": {
-            "teacher": {"key": "init_from", "cost": there},
-            "second": {"key": "init_from", "cost": None},
+            "teacher": {"key": "init_from", **there, "parts": parts},
+            "second": {"key": "init_from", "run": "/gone", "stage": "maml", "cost": None, "parts": None},
         }
     }
-    inherited = ledger.read_inherited(sources)
+    inherited = start_costs.read_inherited(sources)
     costs = ledger.list_costs(built.stages, trained, spent, built.tasks, "inductive", inherited)
     assert costs["alone"]["total"]["steps"] == 3
     assert costs["student"]["total"]["steps"] == 7 + 5 + 24
@@ -132,17 +133,53 @@ def test_a_stage_that_starts_from_another_run_carries_what_that_has_cost(chain, 
     )
 
 
-def test_a_taken_stage_carries_what_the_start_of_the_other_run_had_cost():
-    start = {"key": "init_from", "cost": {"steps": 24}}
-    taken = {"key": "taken_from", "cost": {"steps": 31}, "start_cost": ledger.find_start_cost(start)}
-    again = {"key": "taken_from", "cost": {"steps": 31}, "start_cost": ledger.find_start_cost(taken)}
-    plain = {"key": "taken_from", "cost": {"steps": 7}}
-    assert ledger.read_inherited({"stages": {"again": again, "plain": plain}}) == {
-        "again": {"steps": 24, "parameters": 0}
+def make_cost(steps: int, parameters: int) -> dict:
+    return dict.fromkeys(start_costs.ADDED, steps) | {"parameters": parameters}
+
+
+def test_each_stage_of_another_run_counts_once_whether_it_is_taken_or_a_start(chain):
+    """The student's start stood on the teacher's own source, and the teacher is also taken from there."""
+    built, trained, spent = chain
+    place = {"run": "/a", "stage": "base"}
+    start = {"/a/base": make_cost(5, 25), "/a/tune": make_cost(40, 25), "/b/pool": make_cost(300, 9)}
+    records = {
+        "teacher": {"key": "taken_from", **place, "parts": {"/b/pool": make_cost(300, 9)}},
+        "student": {"key": "init_from", "run": "/a", "stage": "tune", "parts": start},
+    }
+    inherited = start_costs.read_inherited({"stages": records})
+    costs = ledger.list_costs(built.stages[:3], trained, spent, built.tasks, "inductive", inherited)
+    assert costs["teacher"]["total"]["steps"] == 5 + 300
+    assert costs["student"]["total"]["steps"] == 7 + 5 + 40 + 300
+    assert costs["student"]["total"]["parameters"] == 2 * PARAMETERS
+    assert costs["alone"]["total"]["steps"] == 3
+
+
+def test_of_two_numbers_of_steps_of_one_stage_the_larger_one_counts():
+    records = {
+        "one": {"key": "taken_from", "run": "/a", "stage": "base"},
+        "two": {"key": "init_from", "run": "/a", "stage": "base", "parts": {"/a/base": make_cost(60, 25)}},
+    }
+    inherited = start_costs.read_inherited({"stages": records})
+    sections = start_costs.collect({"two": make_cost(7, 25), "one": make_cost(24, 25)}, inherited)
+    assert [section["steps"] for section in sections] == [7, 60]
+    assert [section["parameters"] for section in sections] == [25, 25]
+
+
+def test_records_of_an_older_version_have_one_part():
+    place = {"run": "/a", "stage": "base"}
+    start = {"key": "init_from", **place, "cost": {"steps": 24}}
+    taken = {"key": "taken_from", **place, "cost": {"steps": 31}, "start_cost": {"steps": 24}}
+    plain = {"key": "taken_from", **place, "cost": {"steps": 7}}
+    records = {"start": start, "taken": taken, "plain": plain}
+    assert start_costs.read_inherited({"stages": records}) == {
+        "start": (None, {"/a/base": {"steps": 24}}),
+        "taken": ("/a/base", {"/a/base/0": {"steps": 24}}),
+        "plain": ("/a/base", {}),
     }
 
 
 def test_a_run_without_recorded_costs_has_no_total(tmp_path):
     (tmp_path / "result.json").write_text("{}")
-    assert ledger.read_total(tmp_path, "maml") is None
-    assert ledger.read_total(tmp_path / "none", "maml") is None
+    for run in (tmp_path, tmp_path / "none"):
+        assert start_costs.read_total(run, "maml") is None
+        assert start_costs.list_parts(run, "maml") is None

@@ -39,6 +39,7 @@ def test_replicas_and_several_stages_go_on_as_if_trained_at_once_also_to_their_b
     assert read_json(short / "status.json")["step"] == 4
 
 
+@pytest.mark.slow
 def test_the_command_goes_on_with_a_run_in_a_new_one(single, tmp_path, own_place, metarun_, monkeypatch):
     monkeypatch.setattr(experiment, "draw_pictures", lambda *_: None)
     short = train(tmp_path / "runs/small/20261121-144857-dafe", SINGLE, "training.steps=12")

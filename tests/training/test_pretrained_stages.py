@@ -22,6 +22,7 @@ accelerator: {platform: cpu, devices: 1}
 """
 
 
+@pytest.mark.slow
 def test_a_run_of_two_stages_trains_and_measures_both(tmp_path):
     path = train(tmp_path / "run", STAGES.replace("inner_steps: [0, 1]", "inner_steps: []"))
     stages = read_json(path / "result.json")["stages"]

@@ -125,6 +125,7 @@ def test_members_of_a_replica_are_those_of_the_single_run_with_its_seed(both, tm
             np.testing.assert_allclose(together[name][1], array, rtol=0, atol=2e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_members_start_and_end_apart(both):
     for name, array in read_state(both, "base").items():
         if "kernel" in name:

@@ -93,6 +93,7 @@ def test_a_resumed_run_is_the_uninterrupted_run(single, stop, step, number):
     assert read_json(run / "status.json")["status"] == "done"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", ["1", "null"])
 def test_another_chunk_after_the_interruption_changes_nothing(single, stop, chunk):
     run = stop(SINGLE, "maml", 14)
@@ -136,6 +137,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_with_one_warning(
     assert str(run / "checkpoints/maml/20") in warnings_of_metarun[0]
 
 
+@pytest.mark.slow
 def test_a_stage_whose_last_checkpoint_is_damaged_is_trained_again_with_those_after_it(
     several, stop, warnings_of_metarun
 ):
@@ -252,6 +254,7 @@ def test_a_run_that_another_holds_is_left_alone(stop):
     assert lines(run) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signalled_process_saves_its_state_and_exits_with_128_plus_the_signal(tmp_path, number):
     file, run = tmp_path / "endless.yaml", tmp_path / "run"

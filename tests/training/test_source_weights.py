@@ -22,7 +22,7 @@ from metarun.finished.opened_run import open_run
 from metarun.progress import Progress
 from metarun.runs import checkpoints, manifest, stage_reference
 from metarun.sweeps import stage_flops
-from metarun.training import ledger, source_leaves, source_weights
+from metarun.training import source_leaves, source_weights, start_costs
 
 HEAD = """
 task: {name: sinusoid, shots: 5, queries: 5}
@@ -83,6 +83,7 @@ def source(single, tmp_path) -> Path:
     return shutil.copytree(single, tmp_path / "source")
 
 
+@pytest.mark.slow
 def test_a_stage_starts_from_the_weights_of_another_run_and_then_needs_it_no_more(single, source, tmp_path):
     run = train(load(tmp_path, START, source), tmp_path / "run")
     start = read_arrays(manifest.verify(run / "checkpoints/student/0"))
@@ -98,13 +99,15 @@ def test_a_stage_starts_from_the_weights_of_another_run_and_then_needs_it_no_mor
     again = read(load(tmp_path, f"{HEAD}stages: [{{name: mine, taken_from: SOURCE}}]", run))[
         "mine"
     ].describe()
-    assert again["start_cost"] == record["cost"]  # of the weights that the taken stage has begun with
-    total, half = (ledger.read_total(source, "maml", step) for step in (None, 12))
+    assert again["parts"] == record["parts"]  # of the weights that the taken stage has begun with
+    total, half = (start_costs.read_total(source, "maml", step) for step in (None, 12))
+    assert record["parts"] == {f"{source}/maml": total}
+    assert start_costs.list_parts(source, "maml", 12) == {f"{source}/maml": half}
     assert total is not None and half is not None
     assert (half["steps"], half["flops"]) == (total["steps"] - 12, total["flops"] / 2)
     assert half["parameters"] == total["parameters"]
     stage = experiment.assemble(load(tmp_path, START, source), jax.devices("cpu")[0])[1][-1]
-    assert stage_flops.find_start_flops(stage) == total["flops"]
+    assert stage_flops.find_start(stage) == (None, record["parts"])
     shutil.rmtree(source)
     described = experiment.describe_dry_run(config.load(run / "config.yaml"), resumed=run)
     assert described.endswith(f"from step 24 of maml in {source}")

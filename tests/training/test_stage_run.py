@@ -331,6 +331,7 @@ def set_cache(settings: dict) -> None:
     jax_cache.reset_cache()
 
 
+@pytest.mark.slow
 def test_other_rates_steps_and_seeds_need_no_new_program(tmp_path, cache_events):
     train(tmp_path / "first", fresh=True)
     cache_events.clear()

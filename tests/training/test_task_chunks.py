@@ -94,6 +94,7 @@ def test_the_config_of_a_run_has_the_number(single):
     assert read_chunk(single) == 4
 
 
+@pytest.mark.slow
 def test_auto_is_the_number_that_it_stands_for_and_a_resumed_run_keeps_it(cache, tmp_path):
     """The arrays of a task have 256 bytes at most, those of the matrix between the hidden layers."""
     short = ("training.steps=4", "evaluation.every=null", "model.hidden=[8, 8]")

@@ -154,6 +154,7 @@ def one_diverged(tmp_path_factory) -> Path:
     return train(tmp_path_factory.mktemp("diverged") / "run", SINGLE, *DIVERGING)
 
 
+@pytest.mark.slow
 def test_a_trial_that_diverges_is_frozen_and_the_others_go_on(one_diverged, tmp_path):
     result, run_config = read_json(one_diverged / "result.json"), config.load(one_diverged / "config.yaml")
     ((trial, stage, step),) = [tuple(row.values()) for row in result["diverged"]]
@@ -237,6 +238,7 @@ def test_a_number_that_a_program_must_know_is_found_among_others_that_it_need_no
     assert traceable.choose_traceable(program, listed, list(listed), jax.numpy.ones(2)) == ["rate"]
 
 
+@pytest.mark.slow
 def test_as_many_trials_fit_as_the_memory_holds(tmp_path):
     run_config, tasks, stages = assemble(tmp_path, SINGLE, *MAML)
     devices = jax.devices()[:1]

@@ -74,8 +74,10 @@ class Config:
     # Share of the probability that the loss of the training spreads evenly over all sub-words.
     label_smoothing: Annotated[float, Between(0, 0.5)] = 0.0
 
-    # What frozen episodes do not depend on, and the defaults that older runs were hashed with; see `assembly`.
-    training_options: ClassVar[tuple[str, ...]] = ("label_smoothing",)
+    # What counts in training alone, with what an evaluation has in its place; see `assembly`.
+    training_only: ClassVar[Mapping[str, Any]] = {"label_smoothing": 0.0}
+    headline: ClassVar[str] = "bleu"  # the metric by which learners are ranked
+    # The defaults that older runs were hashed with.
     former_defaults: ClassVar[Mapping[str, Any]] = {"vocabulary": 1000, "longest": 24}
 
     def __post_init__(self):

@@ -17,7 +17,7 @@ machine has collected (Khayrallah, Koehn 2018, arXiv 1805.12282). Validation and
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -64,6 +64,8 @@ class Config:
     # Seed of languages and sentences; not the run's seed.
     world_seed: Annotated[int, Between(0, 2**32 - 1)] = 0
     split_seed: Annotated[int, Between(0, 2**32 - 1)] = 0  # seed of what is held out; not the run's seed
+
+    headline: ClassVar[str] = "bleu"  # the metric by which learners are ranked
 
     def __post_init__(self):
         if not self.orders:
