@@ -257,9 +257,13 @@ def choose_metric(candidates: Iterable[Candidate], metric: str | None, headline:
 
     Raises:
       UsageError: not all have measured the one that is named.
+      DataError: nothing was measured for all.
     """
     first, *others = candidates
     shared = [name for name in first.values if all(name in other.values for other in others)]
+    if not shared:
+        where = ", ".join(str(candidate.run) for candidate in candidates)
+        raise errors.DataError("no metric was measured for all runs", where, "compare runs of one task")
     if metric is not None and metric not in shared:
         raise errors.UsageError(
             f"not all runs have measured {metric}", "--metric", f"choose one of {', '.join(shared)}"

@@ -53,7 +53,8 @@ def read_line(folder: catalogue.Folder, root: Path, now: datetime.datetime) -> L
         is_missing = not (path / directory.CONFIG).exists()
         problems.append("it has no config yet" if is_missing else f"config.yaml: {error.what}")
     try:
-        headline = read_headline(path)
+        # A result that was made with another config is not that of this run.
+        headline = headline if problems else read_headline(path)
     except (OSError, ValueError, LookupError) as error:
         problems.append(f"result.json is damaged: {error}")
     if status.state == "damaged":

@@ -31,6 +31,8 @@ def read_status(run: Path) -> RunStatus:
     try:
         content = regular_files.read_sealed(run / directory.STATUS, LARGEST)
     except FileNotFoundError:
+        if (run / directory.STATUS).is_symlink():
+            return RunStatus("damaged")
         return RunStatus("done" if (run / directory.RESULT).is_file() else "unknown")
     except (OSError, ValueError):
         return RunStatus("damaged")

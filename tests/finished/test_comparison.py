@@ -66,6 +66,8 @@ def test_the_headline_of_a_task_ranks_where_all_have_measured_it(runs, tmp_path,
     assert comparison.choose_metric([first], None, "bleu") == "bleu"
     assert comparison.choose_metric([first, *others], None, "bleu") == "accuracy"
     assert comparison.choose_metric([first], "loss", "bleu") == "loss"
+    with pytest.raises(errors.DataError, match="no metric was measured for all"):
+        comparison.choose_metric([first, first._replace(values={})], None)
 
 
 @pytest.mark.parametrize("better", [["loss"], []])

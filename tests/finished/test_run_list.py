@@ -130,6 +130,17 @@ def test_checkpoints_that_cannot_be_listed_end_no_list(root, monkeypatch):
     assert [run.problem for run in list_runs(root, [], None)] == ["checkpoints: permission denied"] * 3
 
 
+def test_a_result_that_was_made_with_another_config_is_not_that_of_the_run(root):
+    for name in "ab":
+        result = read_json(root / name / "result.json")
+        sealed = seals.seal_result(root / name, seals.take(root / name), result, [])
+        (root / name / "result.json").write_text(json.dumps(sealed))
+    shutil.copy(root / "b" / "result.json", root / "a" / "result.json")
+    first, second, _ = list_runs(root, [], None)
+    assert (first.result, first.problem) == ({}, "config.yaml was changed after result.json was written")
+    assert (second.result["accuracy"]["mean"], second.problem) == (-3.0, None)
+
+
 def test_a_result_that_is_not_finite_comes_last_and_is_no_damage(root):
     result = json.loads((root / "a/result.json").read_text())
     result["stages"]["maml"]["inductive"]["adapted"]["accuracy"] = {"mean": "nan", "ci95": "nan"}

@@ -77,6 +77,11 @@ def test_a_run_without_a_status_is_done_if_it_has_a_result(tmp_path):
     assert read_status(tmp_path).state == "done"
 
 
+def test_a_link_to_nowhere_is_a_damaged_status(tmp_path):
+    (tmp_path / "status.json").symlink_to("nowhere")
+    assert read_status(tmp_path).state == "damaged"
+
+
 def test_a_status_that_was_edited_is_damaged(status, tmp_path):
     assert status().step == 7
     file = tmp_path / "run/status.json"
