@@ -6,7 +6,9 @@ raises in the middle of a trace tears jax's caches (a RecursionError or a ValueE
 """
 
 import contextvars
+import os
 import signal
+import sys
 import threading
 import types
 from collections.abc import Callable
@@ -61,14 +63,26 @@ class StopRequest:
 
 
 def note_interrupts() -> None:
-    """Remember each Ctrl-C from now on. It raises KeyboardInterrupt as before, of which a library may make an error."""
+    """Remember each Ctrl-C from now on. It raises KeyboardInterrupt as before, of which a library may make an error.
+
+    What is raised in a callback, such as one of the garbage collector, is dropped: then the signal comes again.
+    """
 
     def note(number: int, frame: types.FrameType | None) -> None:
         _interrupts.append(number)
         raise KeyboardInterrupt
 
+    def repeat(dropped: "sys.UnraisableHookArgs", otherwise: Callable = sys.unraisablehook) -> None:
+        if not issubclass(dropped.exc_type, KeyboardInterrupt):
+            otherwise(dropped)
+            return
+        timer = threading.Timer(LISTEN_SECONDS, os.kill, (os.getpid(), signal.SIGINT))
+        timer.daemon = True
+        timer.start()
+
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, note)
+        sys.unraisablehook = repeat
 
 
 def was_interrupted() -> bool:

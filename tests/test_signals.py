@@ -3,6 +3,8 @@
 import contextvars
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -111,3 +113,19 @@ def test_an_error_that_an_interrupt_became_is_an_interrupt(monkeypatch, capsys):
         signal.signal(signal.SIGINT, before)
     assert end.value.code == 130
     assert capsys.readouterr().err == ""
+
+
+def test_an_interrupt_that_a_callback_drops_comes_again():
+    """Python drops what is raised in a callback of the garbage collector, and jax has one."""
+    code = """
+import gc, os, signal, time
+from metarun import signals
+signals.note_interrupts()
+gc.callbacks.append(lambda *_: os.kill(os.getpid(), signal.SIGINT) if not signals.was_interrupted() else None)
+gc.collect()
+assert signals.was_interrupted()
+time.sleep(30)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
+    assert done.returncode == -signal.SIGINT
+    assert "ignored" not in done.stderr

@@ -37,9 +37,10 @@ def init(key: PRNGKeyArray, params: PyTree, rank: int) -> PyTree:
 
 
 def init_factors(key: PRNGKeyArray, shape: tuple[int, ...], rank: int) -> dict[str, Array]:
-    """Return the two factors of a kernel of this shape."""
+    """Return the two factors of a kernel of this shape. No rank is above that of the kernel itself."""
     *window, outputs = shape
     inputs = math.prod(window)
+    rank = min(rank, max(inputs, 1), outputs)
     down = jax.random.normal(key, (inputs, rank)) * max(inputs, 1) ** -0.5
     return {DOWN: down, UP: jnp.zeros((rank, outputs))}
 

@@ -17,7 +17,7 @@ NO_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "Out of memory")
 def report(error: BaseException) -> int:
     """Print what the user needs to know of the error, and return the exit code for it."""
     if isinstance(error, signals.Stopped):
-        print(f"stopped by {error}; the state is saved: go on with {find_way_on(error)}", file=sys.stderr)
+        print(f"stopped by {error}; what was done is saved: go on with {find_way_on(error)}", file=sys.stderr)
         return error.exit_code
     if isinstance(error, KeyboardInterrupt) or signals.was_interrupted():
         return 128 + signal.SIGINT

@@ -12,7 +12,7 @@ def has_random_network(stage: Stage) -> bool:
     """Return whether a stage adapts the network that its model begins with, and this has no file of weights."""
     options = stage.algorithm.config
     begins_anew = getattr(options, "trains_nothing", False) and getattr(options, "pretrained", "") is None
-    return begins_anew and getattr(stage.model.config, "weights", None) is None
+    return begins_anew and getattr(stage.model.config, "weights", "") is None
 
 
 def has_random_features(run_config: RunConfig) -> bool:

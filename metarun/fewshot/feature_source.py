@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from metarun import base, config, folders
-from metarun.config import plain_values
 from metarun.errors import MetarunError, UsageError
 from metarun.features import Extractor
-from metarun.finished import prediction
-from metarun.finished.finished_run import find_run
+from metarun.finished import moved_weights, prediction
 from metarun.finished.prediction import TrainedRun
 from metarun.runs import catalogue, directory
 
@@ -55,7 +53,9 @@ def choose(
     if model is not None and run is not None:
         raise UsageError("features come from one place", "--run, --model", "name one of them")
     if run is not None:
-        return open_run_source(prediction.load(run, stage=stage, overrides=place_weights(run, weights)))
+        return open_run_source(
+            prediction.load(run, stage=stage, overrides=moved_weights.place_weights(run, weights))
+        )
     if weights is not None or model is not None:
         return open_backbone(weights, model)
     if stage is not None:
@@ -67,22 +67,6 @@ def choose(
     source = open_run_source(newest) if newest else open_backbone(None, None)
     note = ADVICE.format(label=source.label, folder=find_folder())
     return source._replace(notes=(*source.notes, note))
-
-
-def place_weights(run: Path, weights: Path | None) -> list[str]:
-    """Return the override that says where the file of weights of a run lies now; [] without a file.
-
-    Raises:
-      UsageError: the run has the weights in its checkpoints, and takes no file.
-      MetarunError: what is wrong with the run.
-    """
-    if weights is None:
-        return []
-    options = find_run(run).config.task.config
-    if "weights" not in getattr(options, "data_places", ()):
-        what = "the network of this run is in its checkpoints, and it takes no file of weights"
-        raise UsageError(what, f"--weights {weights} beside --run {run}", "leave --weights or --run out")
-    return [plain_values.format_override("task.weights", str(weights))]
 
 
 def find_folder() -> Path:

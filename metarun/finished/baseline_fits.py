@@ -19,9 +19,10 @@ from jaxtyping import Array, Float
 from metarun import assembly, base, errors, hardware, plugins
 from metarun.algorithms import logistic
 from metarun.blocks import metric_space, networks
-from metarun.config import RunConfig, Selection, plain_values
+from metarun.config import RunConfig, Selection
 from metarun.evaluation import episodes, simple_rules
 from metarun.evaluation.episodes import FrozenEpisodes
+from metarun.finished import moved_weights
 from metarun.finished.finished_run import find_run
 from metarun.models import conv4
 from metarun.runs import task_file
@@ -36,8 +37,7 @@ Embed = Callable[[base.PyTree, base.PyTree], Float[Array, "example feature"]]
 
 def compute(path: Path, result: dict[str, Any], weights: Path | None = None) -> Columns:
     """Compute both baselines on the episodes of a result; see `baselines.find_values`."""
-    places = [] if weights is None else [plain_values.format_override("task.weights", str(weights))]
-    run = find_run(path, places)
+    run = find_run(path, moved_weights.place_weights(path, weights))
     device = hardware.select(run.config.accelerator)[0]
     tasks = assembly.build_tasks(run.config, device, task_file.read(run.path))
     frozen = episodes.freeze(tasks, run.config.evaluation)

@@ -21,7 +21,7 @@ from metarun import config, errors
 from metarun.config import random_weights
 from metarun.evaluation.statistics import choose_shown_metric, estimate_mean, summarise_column
 from metarun.evaluation.wording import ONE_SEED
-from metarun.finished import baselines, ceiling, pairwise
+from metarun.finished import baselines, ceiling, moved_weights, pairwise
 from metarun.finished.candidates import Candidate, collect_candidates
 from metarun.finished.costs import Cost, judge_budgets
 from metarun.finished.finished_run import read_result
@@ -97,10 +97,14 @@ def collect_baselines(
     """Return the baselines on the episodes of the first run that keeps them, or of the first run if they are asked for.
 
     Raises:
-      UsageError: they are asked for, and there are none for these runs.
+      UsageError: they are asked for, and there are none for these runs, or none of them takes a file of weights.
     """
+    taken = {path: weights is not None and moved_weights.takes_weights(path) for path in results}
+    if weights is not None and not any(taken.values()):
+        raise moved_weights.refuse(weights, list(results))
     for path, result in results.items():
-        if kept := baselines.find_values(path, result, compute_missing, weights):
+        place = weights if taken[path] else None
+        if kept := baselines.find_values(path, result, compute_missing, place):
             same = {"split": result["split"], **result["episodes"]}
             free = Cost(0, 0.0, 0.0, 0, 0, flops=0.0, all_parameters=0)
             return [

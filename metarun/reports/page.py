@@ -11,7 +11,7 @@ from metarun.reports.comparison_section import make_comparison
 from metarun.reports.run_record import RunRecord
 from metarun.reports.run_section import inline, make_section
 from metarun.reports.sweep_section import SweepSection
-from metarun.runs import files
+from metarun.runs import files, open_outputs
 
 GENERATOR = f"metarun {metarun.__version__}"
 MARK = b'<meta name="generator" content="metarun '
@@ -85,16 +85,20 @@ def write_page(path: Path, text: str) -> None:
 
 
 def check_place(path: Path) -> None:
-    """Check that a report may be written here: it replaces an older report, and nothing else.
+    """Check that a report may be written here: it replaces an older report, and nothing else. A device may take it.
 
     Raises:
       UsageError: there is another file, or no folder.
       StorageError: the disk refuses.
     """
+    if open_outputs.find_descriptor(path) is not None:
+        return
     if not path.parent.is_dir():
         remedy = "make the folder, or choose another --out"
         raise errors.UsageError("there is no such folder", str(path.parent), remedy)
     with files.storage_errors(path):
+        if path.exists() and not path.is_file() and not path.is_dir():
+            return  # a pipe would be waited for
         try:
             with path.open("rb") as file:
                 head = file.read(1000)

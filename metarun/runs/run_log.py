@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from metarun import errors, signals
 from metarun.plain_text import PlainFormatter
@@ -17,8 +18,12 @@ logger = logging.getLogger("metarun")
 
 @contextmanager
 def report_status(run: RunDirectory) -> Iterator[None]:
-    """Leave in status.json how the run ended. If the disk refuses that, what has ended the run matters more."""
-    run.write_status("running", *read_progress(run))
+    """Leave in status.json how the run ended. If the disk refuses that, what has ended the run matters more.
+
+    A run that refuses to go on, before it has done anything, stands as it stood.
+    """
+    before, progress = read_content(run) if run.resumed else None, read_progress(run)
+    run.write_status("running", *progress)
     try:
         yield
     except signals.Stopped as stop:
@@ -29,7 +34,11 @@ def report_status(run: RunDirectory) -> Iterator[None]:
         raise
     except BaseException as error:
         logger.debug("the run failed", exc_info=True)
-        note_end(run, "failed", f"{type(error).__name__}: {error}"[:500])
+        if before is not None and isinstance(error, directory.REFUSALS) and read_progress(run) == progress:
+            with contextlib.suppress(errors.StorageError):
+                files.write_sealed(run.path / directory.STATUS, before)
+        else:
+            note_end(run, "failed", f"{type(error).__name__}: {error}"[:500])
         raise
 
 
@@ -39,6 +48,15 @@ def note_end(run: RunDirectory, status: str, message: str) -> None:
         run.write_status(status, *read_progress(run), message=message)
     except errors.StorageError as error:
         logger.warning("%s does not say how the run ended: %s", directory.STATUS, error.what)
+
+
+def read_content(run: RunDirectory) -> dict[str, Any] | None:
+    """Return what status.json says; None: it says nothing, or cannot be read."""
+    try:
+        content: dict[str, Any] = regular_files.read_sealed(run.path / directory.STATUS)
+    except (OSError, ValueError):
+        return None
+    return content
 
 
 def read_progress(run: RunDirectory) -> tuple[str | None, int | None]:

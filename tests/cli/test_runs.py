@@ -120,7 +120,9 @@ def begun(metarun_, monkeypatch) -> Path:
         said = metarun_("train", "small.yaml", "training.steps=4", "seed=3")
     assert said.code == 143
     run = catalogue.resolve("latest")
-    assert said.err[-1] == f"stopped by SIGTERM; the state is saved: go on with metarun train --resume {run}"
+    assert (
+        said.err[-1] == f"stopped by SIGTERM; what was done is saved: go on with metarun train --resume {run}"
+    )
     return run
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from metarun import config, errors
 from metarun.fewshot import feature_source
+from metarun.finished import moved_weights
 from metarun.finished.finished_run import FinishedRun
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -23,7 +24,7 @@ def loaded(monkeypatch):
         given.append(overrides)
         raise errors.CheckpointError("this run is its config alone", str(path), "train it")
 
-    monkeypatch.setattr(feature_source, "find_run", find_run)
+    monkeypatch.setattr(moved_weights, "find_run", find_run)
     monkeypatch.setattr(feature_source.prediction, "load", load)
     return given
 
@@ -46,5 +47,5 @@ def test_a_run_on_features_takes_the_place_of_its_file_of_weights(loaded):
 def test_a_run_whose_checkpoints_have_the_network_takes_no_file_of_weights(loaded):
     with pytest.raises(errors.UsageError, match="in its checkpoints") as refused:
         feature_source.choose(Path("net.safetensors"), Path("image_folder/own"))
-    assert refused.value.remedy == "leave --weights or --run out"
+    assert refused.value.remedy == "leave --weights out, or name a run on features"
     assert not loaded

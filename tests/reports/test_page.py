@@ -1,6 +1,7 @@
 """`metarun report`: a strict reading of the page, hostile names, damaged runs, and the page in a browser."""
 
 import json
+import os
 import shutil
 import subprocess
 import webbrowser
@@ -12,7 +13,9 @@ import pytest
 from helpers.commands import assert_three_lines
 from helpers.finished_runs import COUNT, make_run
 from helpers.html_pages import Page
+from metarun import errors
 from metarun.cli import report as command_file
+from metarun.reports import page
 from metarun.runs import run_status
 
 pytest.importorskip("jinja2", reason="the extra `report` is not installed")
@@ -290,3 +293,14 @@ def test_a_browser_without_a_network_draws_every_plot(metarun_, pair):
     assert plots == 3  # the ranking, and the curve of each run; validation is not finite
     assert f'data-plots="{plots} of {plots}"' in done.stdout
     assert "broken" not in done.stdout.partition("</title>")[0].rpartition("<title>")[2]
+
+
+def test_a_pipe_and_a_file_that_is_open_take_a_report_and_are_not_read_first(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    page.check_place(tmp_path / "pipe")
+    with (tmp_path / "text").open("w") as file:
+        file.write("no report")
+        file.flush()
+        page.check_place(Path(f"/dev/fd/{file.fileno()}"))
+        with pytest.raises(errors.UsageError, match="no report"):
+            page.check_place(tmp_path / "text")

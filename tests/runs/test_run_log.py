@@ -9,6 +9,7 @@ import pytest
 from metarun import errors, signals
 from metarun.runs import files, run_log
 from metarun.runs.directory import RunDirectory
+from metarun.runs.run_status import read_status
 
 FULL = errors.StorageError("the disk is full", "here", "free some space")
 DIVERGED = errors.DivergedError("the loss is nan", "here", "lower the rate")
@@ -29,6 +30,25 @@ def test_a_status_that_cannot_be_written_hides_no_other_error(
             raise ending
         assert caught.value is ending
     assert warnings_of_metarun == ["status.json does not say how the run ended: the disk is full"]
+
+
+def test_a_run_that_refuses_to_go_on_stands_as_it_stood(tmp_path):
+    refusal = errors.DataError("other pictures", "here", "put them back")
+    with RunDirectory.open(tmp_path / "run", resume=False) as run, run_log.report_status(run):
+        run.write_config("seed: 0\n")
+        run.write_status("done", "maml", 7)
+    before = (run.path / "status.json").read_bytes()
+    for does_steps in (False, True):
+        with (
+            RunDirectory.open(run.path, resume=True) as again,
+            pytest.raises(errors.DataError),
+            run_log.report_status(again),
+        ):
+            if does_steps:
+                again.write_status("running", "maml", 9)
+            raise refusal
+        assert ((run.path / "status.json").read_bytes() == before) is not does_steps
+    assert read_status(run.path)[:3] == ("failed", "maml", 9)
 
 
 def test_a_log_that_cannot_be_written_nor_closed_says_nothing(tmp_path, monkeypatch):
