@@ -59,6 +59,8 @@ def read_line(folder: catalogue.Folder, root: Path, now: datetime.datetime) -> L
         problems.append(f"result.json is damaged: {error}")
     if status.state == "damaged":
         problems.append("status.json is damaged")
+    if status.state == "done" and not (path / directory.RESULT).exists():
+        problems.append("result.json is gone")
     steps = find_steps(flat, status.stage)
     age = (now - read_update(path, status)).total_seconds()
     problem = "; ".join(problems) or None

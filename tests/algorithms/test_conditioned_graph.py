@@ -46,6 +46,7 @@ def test_the_vector_of_a_task_is_the_plain_one_smoothed_over_the_modes():
     np.testing.assert_array_equal(read(closed, batch.support), points)
 
 
+@pytest.mark.slow
 def test_a_conditioned_learner_trains_the_edge_weights_and_remembers_the_kinds():
     config, network, family, _, _, batch = described("family")
     algorithm = conditioned.build(config, network, family.problem)

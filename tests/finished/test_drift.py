@@ -271,6 +271,7 @@ def test_changes_are_the_times_at_which_the_place_of_a_stream_is_another_one():
         assert 0 < changed.mean() < 1
 
 
+@pytest.mark.slow
 def test_streams_are_frozen(single):
     run = find_run(single, ["evaluation.episodes=4"])
     first, second = (drift.measure(run, Stream(3, 0.2)) for _ in range(2))

@@ -99,6 +99,7 @@ def test_an_evaluation_takes_the_text_from_where_a_copy_is_and_draws_the_same_ep
     assert "in any language" in result["data"][0]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_place", "shared_programs")
 def test_other_text_is_refused_by_an_evaluation_and_by_a_resumed_run(metarun_, trained, moved, tmp_path):
     other = write_text(tmp_path / "other")
@@ -115,6 +116,7 @@ def test_other_text_is_refused_by_an_evaluation_and_by_a_resumed_run(metarun_, t
     assert_three_lines(said, 4, "not those that the run was trained on")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_place", "shared_programs")
 def test_the_baseline_stands_beside_the_result(metarun_, trained):
     result = json.loads((trained / "run/result.json").read_text())
@@ -139,6 +141,7 @@ def test_sentences_are_answered_by_length_and_come_back_in_their_order():
     assert seen == [[2, 2, 3, 4]]
 
 
+@pytest.mark.slow
 def test_a_run_of_an_older_version_goes_by_the_text_with_a_warning(trained, moved, caplog, capsys):
     new = metarun.load(moved)
     (moved / task_file.FILE).unlink()

@@ -12,7 +12,7 @@ from helpers.runs import read_json
 from metarun import errors
 from metarun.finished.listed_run import describe
 from metarun.finished.run_list import list_runs
-from metarun.runs import seals
+from metarun.runs import seals, strict_json
 
 CONFIG = """
 task: {{name: sinusoid}}
@@ -128,6 +128,13 @@ def test_checkpoints_that_cannot_be_listed_end_no_list(root, monkeypatch):
 
     monkeypatch.setattr(seals, "list_checkpoints", refuse)
     assert [run.problem for run in list_runs(root, [], None)] == ["checkpoints: permission denied"] * 3
+
+
+def test_a_finished_run_without_its_result_is_damaged(root):
+    (root / "a" / "result.json").unlink()
+    (root / "a" / "status.json").write_text(json.dumps(strict_json.seal({"status": "done"})))
+    first, second, _ = list_runs(root, [], None)
+    assert (first.status.state, first.problem, second.problem) == ("done", "result.json is gone", None)
 
 
 def test_a_result_that_was_made_with_another_config_is_not_that_of_the_run(root):

@@ -199,6 +199,7 @@ def test_the_command_leaves_vectors_facts_scores_and_pictures(run, metarun_, tmp
             assert min(Image.open(tmp_path / "out" / name).size) > 300
 
 
+@pytest.mark.slow
 def test_a_support_of_ones_own_is_nearest_to_the_task_that_it_was_taken_from(
     run, embedded, metarun_, tmp_path
 ):
@@ -261,18 +262,21 @@ def test_long_names_are_shortened_in_the_middle_and_titles_stay_in_the_picture(t
 # What is refused
 
 
+@pytest.mark.slow
 def test_a_stage_without_vectors_an_unknown_distance_and_an_absent_run_are_refused(run, metarun_, tmp_path):
     assert_three_lines(metarun_("embed", run, "--stage", "maml"), 2, "no vector of a task")
     assert_three_lines(metarun_("embed", run, "--distance", "manhattan"), 2, "manhattan")
     assert_three_lines(metarun_("embed", tmp_path), 5, "no run here")
 
 
+@pytest.mark.slow
 def test_a_support_whose_vector_is_not_finite_is_refused(run, metarun_, tmp_path):
     (tmp_path / "own.csv").write_text("1e30,1e30\n2,3\n")
     said = metarun_("embed", run, "--tasks", 40, "--out", tmp_path, "--support", tmp_path / "own.csv")
     assert_three_lines(said, 7, "not finite")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["file", "file/folder"])
 def test_a_file_where_the_folder_should_be_is_refused(run, metarun_, tmp_path, place):
     (tmp_path / "file").touch()
@@ -280,6 +284,7 @@ def test_a_file_where_the_folder_should_be_is_refused(run, metarun_, tmp_path, p
     assert_three_lines(said, 8, "a folder is needed")
 
 
+@pytest.mark.slow
 def test_more_tasks_than_a_similarity_can_hold_are_refused(run, metarun_):
     assert metarun_("embed", run, "--tasks", 1_000_000).code == 2
 
