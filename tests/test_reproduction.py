@@ -1,5 +1,6 @@
 """Published numbers, reached from the configs as they are. Minutes each: `scripts/test.sh --reproduction`."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,22 @@ def train_maml(name: str, folder: Path, *overrides: str) -> dict:
     return result["stages"]["maml"]
 
 
-def test_maml_on_the_sinusoid_is_below_040_after_one_step(tmp_path):
-    adapted = train_maml("sinusoid/maml.yaml", tmp_path)["inductive"]["adapted"]["loss"]
-    assert adapted["mean"] <= 0.40
+def read_row(name: str) -> tuple[float, float]:
+    """Return the mean and the half interval of a method in the first table of docs/results.md."""
+    text = (CONFIGS.parent / "docs" / "results.md").read_text().partition("<!-- results: begin -->")[2]
+    mean, half = re.findall(rf"^\| \d+ \| {name} \| 3 \| ([0-9.]+) ± ([0-9.]+) ", text, re.MULTILINE)[0]
+    return float(mean), float(half)
+
+
+@pytest.mark.parametrize("name", ["maml", "fomaml", "anil"])
+def test_a_seed_of_its_own_is_within_the_intervals_of_its_row_in_the_table(tmp_path, name):
+    run_config = config.load(CONFIGS / f"sinusoid/{name}.yaml", ["seed=11"])
+    result = experiment.train(
+        run_config, tmp_path / "run", resume=False, argv=["pytest"], progress=Progress()
+    )
+    (stage,) = result["stages"].values()
+    loss, (mean, half) = stage["inductive"]["adapted"]["loss"], read_row(name)
+    assert abs(loss["mean"] - mean) <= loss["ci95"] + half
 
 
 def test_maml_on_omniglot_learns_characters_that_it_has_never_seen(tmp_path, data_root):

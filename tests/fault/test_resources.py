@@ -10,7 +10,7 @@ from fault.share import share
 from helpers.runs import SINGLE, STAGE, train
 from metarun.progress import Progress
 
-STEPS = share(5_000)
+STEPS = share(10_000)
 PAGE = os.sysconf("SC_PAGE_SIZE")  # bytes, as /proc counts
 LEAST = 24 * 2**20  # bytes that the memory may grow by: allocators keep what they have once held
 EACH_STAGE = 12 * 2**20  # bytes that the programs of a further stage may take
