@@ -156,6 +156,7 @@ def print_confusions(judgement: "Judgement", classes: tuple[str, ...]) -> None:
 
     if judgement.share is None or judgement.share.right == judgement.share.asked:
         return
+    typer.echo("the labelled pictures, each left out in turn:")
     if len(classes) > WIDEST:
         for entry in left_out.list_mistakes(judgement.confusions):
             typer.echo(align([[f"{entry['count']} of {entry['class']} named {entry['answered']}"]]))
