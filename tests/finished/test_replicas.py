@@ -11,6 +11,8 @@ from metarun import cli, errors
 from metarun.finished import comparison, opened_run, prediction
 from metarun.finished.comparison import Choice
 
+pytestmark = pytest.mark.slow  # whole runs of many models
+
 
 def test_the_result_shows_each_member_their_mean_and_the_best_by_validation(both, tmp_path):
     stages = read_json(both / "result.json")["stages"]

@@ -30,6 +30,8 @@ from metarun.runs.checkpoints import Checkpoints
 from metarun.stages import Stage
 from metarun.training import first_memory
 
+pytestmark = pytest.mark.slow  # whole runs of many models
+
 SHORT = ("training.steps=12", "evaluation.every=6", "evaluation.episodes=8")
 SEEDS = (5, 6, 7)
 REPLICAS = (*SHORT, "seed=5", "replicas=3")
@@ -114,7 +116,6 @@ def test_a_stage_without_copies_has_no_axis_and_keys_as_ever(tmp_path):
     assert (jax.random.key_data(stage.make_keys()) == jax.random.key_data(key)).all()
 
 
-@pytest.mark.slow
 def test_members_of_a_replica_are_those_of_the_single_run_with_its_seed(both, tmp_path):
     alone = train(tmp_path / "run", BOTH, "seed=3", "replicas=1")
     for stage, axes in (("base", 3), ("other", None)):
@@ -125,7 +126,6 @@ def test_members_of_a_replica_are_those_of_the_single_run_with_its_seed(both, tm
             np.testing.assert_allclose(together[name][1], array, rtol=0, atol=2e-6, err_msg=name)
 
 
-@pytest.mark.slow
 def test_members_start_and_end_apart(both):
     for name, array in read_state(both, "base").items():
         if "kernel" in name:
@@ -273,7 +273,6 @@ for devices in range(1, 5):
 """
 
 
-@pytest.mark.slow
 def test_devices_share_out_replicas_and_then_tasks(both, tmp_path):
     """Two replicas and four tasks a step: of 4 devices two take a replica each, and share its tasks; 3 are too many."""
     path = tmp_path / "run"

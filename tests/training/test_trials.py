@@ -14,6 +14,8 @@ from metarun.progress import Progress
 from metarun.runs import metrics
 from metarun.training import optimizer, traceable, trial_memory
 
+pytestmark = pytest.mark.slow  # whole runs of many models
+
 SHORT = ("training.steps=12", "evaluation={every: 6, episodes: 8}", "checkpoint.every=4")
 MAML = (
     *SHORT,
@@ -113,7 +115,6 @@ def test_trials_of_maml_are_the_single_runs_with_their_rates_and_seeds(together,
     assert result["diverged"] == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("text", [REPTILE, STAGES], ids=["schedules and clips", "two stages"])
 def test_trials_are_the_single_runs(text, tmp_path):
     assert_trials_are_single_runs(train(tmp_path / "run", text), tmp_path)
@@ -154,7 +155,6 @@ def one_diverged(tmp_path_factory) -> Path:
     return train(tmp_path_factory.mktemp("diverged") / "run", SINGLE, *DIVERGING)
 
 
-@pytest.mark.slow
 def test_a_trial_that_diverges_is_frozen_and_the_others_go_on(one_diverged, tmp_path):
     result, run_config = read_json(one_diverged / "result.json"), config.load(one_diverged / "config.yaml")
     ((trial, stage, step),) = [tuple(row.values()) for row in result["diverged"]]
@@ -238,7 +238,6 @@ def test_a_number_that_a_program_must_know_is_found_among_others_that_it_need_no
     assert traceable.choose_traceable(program, listed, list(listed), jax.numpy.ones(2)) == ["rate"]
 
 
-@pytest.mark.slow
 def test_as_many_trials_fit_as_the_memory_holds(tmp_path):
     run_config, tasks, stages = assemble(tmp_path, SINGLE, *MAML)
     devices = jax.devices()[:1]
