@@ -1,7 +1,6 @@
 """One run: select the devices, open the directory, build everything, train the stages, measure them, save."""
 
 import dataclasses
-import functools
 import logging
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -211,8 +210,9 @@ def evaluate(
     session: Session, stages: list[Stage], trained: dict[str, Trained], spent: dict[str, Spent]
 ) -> dict[str, Any]:
     """Measure the stages, write episodes, result and then pictures, and return the result."""
-    measure = functools.partial(run_evaluation.evaluate, stages, trained, session.tasks, session.evaluation)
-    evaluation = session.processes.wait_for(lambda: measure(session.progress, session.processes.check_signal))
+    check = session.processes.check_signal
+    arguments = (stages, trained, session.tasks, session.evaluation, session.progress, check)
+    evaluation = session.processes.wait_for(lambda: run_evaluation.evaluate(*arguments))
     for name, columns in evaluation.values.items():
         session.run.write_episodes(name, session.evaluation.split, columns)
     used = max(make_mesh(stage, session.devices, session.accelerator).size for stage in stages)

@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 LISTEN_SECONDS = 0.05  # between two looks at signals, while another thread works
 
 _left: list[threading.Thread] = []  # threads whose result nobody waits for any more
-_interrupts: list[int] = []  # the Ctrl-C that this process has heard outside of a StopRequest
+_interrupted = threading.Event()  # whether this process has heard a Ctrl-C outside of a StopRequest
 
 
 class Stopped(BaseException):
@@ -69,7 +69,7 @@ def note_interrupts() -> None:
     """
 
     def note(number: int, frame: types.FrameType | None) -> None:
-        _interrupts.append(number)
+        _interrupted.set()
         raise KeyboardInterrupt
 
     def repeat(dropped: "sys.UnraisableHookArgs", otherwise: Callable = sys.unraisablehook) -> None:
@@ -87,7 +87,7 @@ def note_interrupts() -> None:
 
 def was_interrupted() -> bool:
     """Return whether `note_interrupts` has noted a Ctrl-C."""
-    return bool(_interrupts)
+    return _interrupted.is_set()
 
 
 def ignore() -> None:

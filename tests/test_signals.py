@@ -105,7 +105,7 @@ def test_an_error_that_an_interrupt_became_is_an_interrupt(monkeypatch, capsys):
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr(cli, "application", run)
-    monkeypatch.setattr(signals, "_interrupts", [])
+    monkeypatch.setattr(signals, "_interrupted", threading.Event())
     try:
         with pytest.raises(SystemExit) as end:
             cli.main()

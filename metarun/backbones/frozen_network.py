@@ -130,8 +130,8 @@ def read_params(
 def compile_embed(network: base.Model, params: base.PyTree, dtype: jnp.dtype):
     """Return float32 [example, height, width, 3] -> float32 [example, feature], computed in a precision.
 
-    The devices of this process share out the pictures, each with a copy of the parameters. On two cores a ResNet-18
-    gives 1.4 times the features a second of one device that has both.
+    The devices of this process share out the pictures, each with a copy of the parameters: two cores do more as two
+    devices than as one. See docs/findings.md.
     """
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
     devices = jax.local_devices()[: max(1, MOST_COPIED // max(1, size))]

@@ -8,7 +8,6 @@ Holm (`pairwise`). Intervals are over seeds and episodes (`evaluation.statistics
 alone, and `notes` says so.
 """
 
-import contextlib
 import itertools
 import math
 from collections.abc import Iterable
@@ -202,15 +201,12 @@ def list_notes(candidates: list[Candidate]) -> list[str]:
 
 def note_random_weights(candidates: list[Candidate]) -> list[str]:
     """Return a sentence about the learners whose network nothing has trained, if there are any."""
-    configs: dict[Path, config.RunConfig] = {}
-    for path in dict.fromkeys(candidate.run for candidate in candidates):
-        with contextlib.suppress(errors.MetarunError):  # a run whose config cannot be read any more
-            configs[path] = config.load(path / directory.CONFIG)
+    configs = {path: read_config(path) for path in dict.fromkeys(candidate.run for candidate in candidates)}
     labels = [
         candidate.label
         for candidate in candidates
-        if candidate.run in configs
-        and random_weights.stands_on_random_weights(configs[candidate.run], candidate.stage.partition("[")[0])
+        if (own := configs[candidate.run]) is not None
+        and random_weights.stands_on_random_weights(own, candidate.stage.partition("[")[0])
     ]
     return [f"{random_weights.SAID}: {name_some(labels)}"] if labels else []
 
@@ -244,16 +240,18 @@ def format_episodes(episodes: dict[str, Any]) -> str:
 
 
 def read_headline(paths: Iterable[Path]) -> str | None:
-    """Return the metric by which the task family of the first run ranks learners; None: it names none.
+    """Return the metric by which the task family of the first run ranks learners; None: it names none."""
+    first = read_config(next(iter(paths)))
+    headline: str | None = getattr(first.task.config, "headline", None) if first else None
+    return headline
 
-    A run whose config cannot be read any more, such as one of a plug-in that is gone, names none.
-    """
+
+def read_config(run: Path) -> config.RunConfig | None:
+    """Return the config of a run; None: it cannot be read any more, such as one of a plug-in that is gone."""
     try:
-        options = config.load(next(iter(paths)) / directory.CONFIG).task.config
+        return config.load(run / directory.CONFIG)
     except errors.MetarunError:
         return None
-    headline: str | None = getattr(options, "headline", None)
-    return headline
 
 
 def choose_metric(candidates: Iterable[Candidate], metric: str | None, headline: str | None = None) -> str:

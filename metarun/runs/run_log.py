@@ -61,11 +61,8 @@ def read_content(run: RunDirectory) -> dict[str, Any] | None:
 
 def read_progress(run: RunDirectory) -> tuple[str | None, int | None]:
     """Return stage and step, as status.json has them: of the last checkpoint, or of a few seconds after it."""
-    try:
-        status = regular_files.read_sealed(run.path / directory.STATUS)
-        return status["stage"], status["step"]
-    except (OSError, ValueError, KeyError):
-        return None, None
+    content = read_content(run) or {}
+    return (content["stage"], content["step"]) if content.keys() >= {"stage", "step"} else (None, None)
 
 
 class LogFile(logging.Handler):

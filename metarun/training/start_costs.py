@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from metarun.config import foreign_stages
 from metarun.runs import directory, regular_files, stage_reference
 
 ADDED = ("steps", "seconds", "flops", "parameters", "tasks", "examples")  # what a total adds up
-INIT = "init_from"
 
 Cost = dict[str, Any]  # the numbers of ADDED, and "at_least"; {}: none is known
 Parts = dict[str, Cost]  # by RUN/STAGE
@@ -34,7 +34,7 @@ def read_inherited(sources: Mapping[str, Any]) -> dict[str, Inherited]:
 
 def find_place(record: Mapping[str, Any]) -> str | None:
     """Return RUN/STAGE of which a taken stage is a copy; None: the stage was trained here."""
-    return None if record["key"] == INIT else name_place(record["run"], record["stage"])
+    return None if record["key"] == foreign_stages.INIT else name_place(record["run"], record["stage"])
 
 
 def name_place(run: Path | str, stage: str) -> str:
@@ -54,7 +54,7 @@ def find_parts(record: Mapping[str, Any]) -> Parts:
     if record.get("parts") is not None:
         return dict(record["parts"])
     place = name_place(record["run"], record["stage"])
-    if record["key"] == INIT:
+    if record["key"] == foreign_stages.INIT:
         return {place: record.get("cost") or {}}
     start = record.get("start_cost")  # of an older version
     return {} if start is None else {f"{place}/0": start}
