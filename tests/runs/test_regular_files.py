@@ -41,6 +41,15 @@ def test_a_missing_file_and_one_that_may_not_be_read_are_left_to_the_caller(tmp_
             regular_files.read_object(tmp_path / name)
 
 
+def test_a_file_that_becomes_a_pipe_after_the_first_look_is_not_waited_for(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("{}")
+    os.mkfifo(tmp_path / "pipe")
+    regular = (tmp_path / "file").stat()
+    monkeypatch.setattr(type(tmp_path), "stat", lambda path: regular)
+    with pytest.raises(UnreadableError, match="a pipe"):
+        regular_files.read_object(tmp_path / "pipe")
+
+
 def test_a_linked_file_is_read_like_any_other(tmp_path):
     (tmp_path / "there.json").write_text('{"a": "ü"}')
     (tmp_path / "here.json").symlink_to("there.json")
@@ -63,3 +72,25 @@ def test_lines_are_read_one_by_one_and_a_line_without_end_is_not_read_whole(tmp_
     make_sparse(path)
     with regular_files.open_file(path) as file, pytest.raises(UnreadableError, match="a line has more"):
         list(regular_files.read_lines(file))
+
+
+@pytest.mark.parametrize(("read", "most"), [("read_text", 1_048_576), ("read_object", 67_108_864)])
+def test_texts_have_a_mebibyte_at_most_and_results_sixty_four(tmp_path, read, most):
+    make_sparse(tmp_path / "file", most + 1)
+    with pytest.raises(UnreadableError, match=f"it has {most + 1:,} bytes, and {most:,} are the most"):
+        getattr(regular_files, read)(tmp_path / "file")
+
+
+def test_a_text_of_a_mebibyte_is_read(tmp_path):
+    make_sparse(tmp_path / "file", 1_048_576)
+    assert len(regular_files.read_text(tmp_path / "file")) == 1_048_576
+
+
+def test_a_line_has_sixteen_mebibytes_at_most(tmp_path):
+    path = tmp_path / "lines"
+    path.write_bytes(b"a" * 16_777_215 + b"\n" + b"b" * 16_777_217)
+    with regular_files.open_file(path) as file:
+        lines = regular_files.read_lines(file)
+        assert len(next(lines)) == 16_777_216
+        with pytest.raises(UnreadableError, match="a line has more than 16,777,216 bytes"):
+            next(lines)

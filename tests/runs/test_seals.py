@@ -7,7 +7,7 @@ import pytest
 
 from helpers.saved_states import save, training
 from metarun import errors
-from metarun.runs import manifest, regular_files, seals, strict_json
+from metarun.runs import files, manifest, regular_files, seals, strict_json
 from metarun.runs.checkpoints import Checkpoints
 from metarun.runs.directory import RunDirectory
 
@@ -65,6 +65,23 @@ def test_a_kill_between_the_seals_and_the_config_leaves_a_run_that_fits(run):
     seals.check(run)
     (run / "config.yaml").write_bytes(b"seed: 0  # never written\n")
     seals.check(run)
+
+
+def test_what_one_seal_accepts_already_the_others_accept_too(run):
+    first, second = seals.list_checkpoints(run)
+    new = b"seed: 0  # another cadence\n"
+    manifest.write_seal(first, {"config.yaml": (seals.digest(TEXT.encode()), seals.digest(new))})
+    seals.accept(run, "config.yaml", new)
+    assert seals.digest(new) in manifest.read(second).sealed["config.yaml"]
+    (run / "config.yaml").write_bytes(new)
+    seals.check(run)
+
+
+@pytest.mark.parametrize("damaged", [7, {"config.yaml": "a digest"}, {"config.yaml": [7]}])
+def test_a_damaged_seal_in_a_result_is_a_value_error(run, damaged):
+    files.write_json(run / "result.json", strict_json.seal({seals.KEY: damaged}))
+    with pytest.raises(ValueError, match="its seal is damaged"):
+        seals.read_result_seal(run)
 
 
 def test_a_config_that_is_gone_or_a_pipe_is_refused_at_once(run):
