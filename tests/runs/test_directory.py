@@ -247,6 +247,13 @@ def test_the_config_of_a_missing_run_is_a_checkpoint_error(tmp_path):
         directory.read_config(tmp_path / "nowhere")
 
 
+def test_a_config_that_is_no_text_is_said_with_its_place(tmp_path):
+    (tmp_path / "config.yaml").write_bytes(b"seed: \xff")
+    with pytest.raises(directory.UnreadableConfigError, match="cannot be read: it is not UTF-8") as caught:
+        directory.read_config(tmp_path)
+    assert caught.value.where == str(tmp_path / "config.yaml")
+
+
 def test_status_says_where_the_run_is(tmp_path):
     with RunDirectory.open(tmp_path, resume=False) as run:
         run.write_status("running", "maml", 10)

@@ -8,12 +8,24 @@ import pytest
 
 from metarun import errors, outside
 from metarun.figures import canvas
-from metarun.runs import code_copies, directory, files, removal, run_log
+from metarun.runs import code_copies, files, removal, run_log
 from metarun.runs.directory import RunDirectory
 from metarun.sinks import bookmark, launch
 from metarun.sweeps.sweep_directory import SweepDirectory
 
 WORDS = "precious"
+# What docs/runs.md names; whoever renames one breaks the runs of others.
+FILES = (
+    "config.yaml",
+    "status.json",
+    "metrics.jsonl",
+    "result.json",
+    "log.txt",
+    "lock",
+    "environment.json",
+    "sources.json",
+)
+FOLDERS = ("checkpoints", "episodes", "pictures", "sinks", "code", "tensorboard", "wandb", "checkpoints/maml")
 
 
 @pytest.fixture
@@ -45,7 +57,7 @@ def put_link(place: Path, target: Path) -> None:
     "make", [put_link, lambda place, _: (place.unlink(missing_ok=True), os.mkfifo(place))]
 )
 def test_a_link_or_a_pipe_in_the_place_of_a_file_of_a_run_is_refused(run, precious, make):
-    for name in directory.FILES:
+    for name in FILES:
         before = (run / name).read_bytes() if (run / name).exists() else None
         make(run / name, precious)
         with pytest.raises(errors.RunDirectoryError) as caught:
@@ -59,7 +71,7 @@ def test_a_link_or_a_pipe_in_the_place_of_a_file_of_a_run_is_refused(run, precio
 
 
 def test_a_link_in_the_place_of_a_folder_of_a_run_is_refused(run, precious):
-    for name in [*directory.FOLDERS, "checkpoints/maml"]:
+    for name in FOLDERS:
         put_link(run / name, precious.parent)
         with pytest.raises(errors.RunDirectoryError, match="this is a link"):
             RunDirectory.open(run, resume=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from metarun import errors, signals
-from metarun.runs import directory, files, state_files
+from metarun.runs import files, state_files
 
 ARRAYS = {"a": np.arange(3.0), "b": np.zeros((0, 2))}
 
@@ -56,9 +56,3 @@ def test_what_orbax_says_of_a_disk_is_a_storage_error(tmp_path, monkeypatch):
     with pytest.raises(errors.StorageError) as refused:
         state_files.write(tmp_path / "weights", ARRAYS)
     assert refused.value.what == "the arrays could not be written: no space, says Orbax"
-
-
-def test_the_folders_and_files_of_a_run_have_the_names_of_the_documentation():
-    assert set(directory.FOLDERS) >= {"checkpoints", "episodes", "pictures", "sinks", "code"}
-    named = (directory.LOG, directory.LOCK, directory.ENVIRONMENT, directory.SOURCES)
-    assert named == ("log.txt", "lock", "environment.json", "sources.json")
