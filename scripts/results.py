@@ -100,7 +100,9 @@ def choose_setting(run: Path, settings: Sequence[dict[str, Any]]) -> Setting:
     for setting in settings:
         if all(task.get(key) == value for key, value in setting["task"].items()):
             return Setting(setting["name"], setting["title"], setting["published"])
-    shape = [f"{task[key]} {key}" for key in ("ways", "shots") if key in task]
+    shape = [
+        f"{task[key]} {key[: -1 if task[key] == 1 else None]}" for key in ("ways", "shots") if key in task
+    ]
     return Setting(str(task.get("name")), ", ".join([str(task.get("name")), *shape]), [])
 
 
@@ -291,7 +293,9 @@ def draw(table: MethodTable, setting: Setting, out: Path) -> str | None:
     with files.storage_errors(out.parent):
         (out.parent / place.parent).mkdir(parents=True, exist_ok=True)
     compared = compare(paths, Choice(table.modes[0]))
-    ranking = compared["ranking"]
+    shown = {(row.run, row.stage) for row in table.rows}
+    ranking = [line for line in compared["ranking"] if (Path(line["run"]), line["stage"]) in shown]
+    compared["ranking"] = ranking
     labels = shorten_labels([name_learner(line["label"], Path(line["run"])) for line in ranking])
     for line, label in zip(ranking, labels, strict=True):
         line["label"] = label

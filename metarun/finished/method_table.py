@@ -91,7 +91,8 @@ def compare_modes(paths: list[Path]) -> list[dict[str, Any]]:
 def tabulate(paths: list[Path]) -> MethodTable:
     """Return every stage of runs on the same episodes with its score in each mode that it measured.
 
-    Unlike `compare_modes` it takes one run, too, and runs that measured different modes.
+    Unlike `compare_modes` it takes one run, too, and runs that measured different modes. The members of a stage with
+    copies have no row beside stages that make one learner of them.
 
     Raises:
       UsageError: the runs have no metric in common.
@@ -101,9 +102,11 @@ def tabulate(paths: list[Path]) -> MethodTable:
     first = next(iter(results.values()))
     modes = list(dict.fromkeys(mode for result in results.values() for mode in result["modes"]))
     columns = {
-        mode: collect_candidates(
-            {path: result for path, result in results.items() if mode in result["modes"]}, mode, "adapted"
-        )[0]
+        mode: leave_out_members(
+            collect_candidates(
+                {path: result for path, result in results.items() if mode in result["modes"]}, mode, "adapted"
+            )[0]
+        )
         for mode in modes
     }
     metric = choose_metric(
@@ -118,6 +121,19 @@ def tabulate(paths: list[Path]) -> MethodTable:
             row.scores[mode] = describe(candidate, ranked[0], metric)
     episodes = {"split": first["split"], **first["episodes"]}
     return MethodTable(metric, higher, modes, episodes, list(rows.values()))
+
+
+def leave_out_members(candidates: list[Candidate]) -> list[Candidate]:
+    """Return the candidates without single members of runs that have other candidates, too."""
+    whole = {candidate.run for candidate in candidates if not is_member(candidate.stage)}
+    return [
+        candidate for candidate in candidates if candidate.run not in whole or not is_member(candidate.stage)
+    ]
+
+
+def is_member(stage: str) -> bool:
+    """Return whether a name is that of a member of a stage with copies, such as `members[2]`."""
+    return stage.endswith("]")
 
 
 def start_row(candidate: Candidate) -> Row:

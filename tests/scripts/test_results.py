@@ -10,6 +10,8 @@ from PIL import Image
 
 from helpers.finished_runs import COUNT, make_run, make_seeded_run
 from metarun.config import yaml_file
+from metarun.finished.candidates import Candidate
+from metarun.finished.costs import Cost
 
 ROOT = Path(__file__).parents[2]
 SPEC = importlib.util.spec_from_file_location("results", ROOT / "scripts" / "results.py")
@@ -117,7 +119,9 @@ def test_a_setting_is_that_of_the_evaluation_and_of_no_other_task(tmp_path):
     assert name_setting(omniglot % (5, "false", "20")) == "omniglot"
     assert name_setting(omniglot % (5, "true", "null")) == "omniglot"
     assert name_setting("task: {name: sinusoid, shots: 10, noise: 0.0}") == "sinusoid-10shot"
-    assert name_setting("task: {name: sinusoid, shots: 10, noise: 2.0}") == "sinusoid"
+    assert name_setting("task: {name: sinusoid, shots: 10, noise: 1.0}") == "sinusoid"
+    (tmp_path / "config.yaml").write_text("task: {name: image_folder, ways: 5, shots: 1}")
+    assert script.choose_setting(tmp_path, []).title == "image_folder, 5 ways, 1 shot"
 
 
 def test_a_stage_of_a_method_has_its_own_differences_alone(tmp_path):
@@ -132,6 +136,17 @@ def test_a_stage_of_a_method_has_its_own_differences_alone(tmp_path):
     told = {row.stage: script.describe_controls(row, table) for row in table.rows}
     assert told == {"average": "inductive: one: 10.0 ± 20.0", "members": "inductive: other: 10.0 ± 20.0"}
     assert script.name_learner("method/average", method) == "fused/average"
+
+
+def test_single_members_have_no_row_beside_what_is_made_of_them(tmp_path):
+    def name_stages(stages: tuple[str, ...]) -> list[str]:
+        cost = Cost(1, 1.0, None, 1, None)
+        candidates = [Candidate(f"run/{name}", tmp_path / name[:3], name, {}, {}, cost) for name in stages]
+        return [candidate.stage for candidate in script.method_table.leave_out_members(candidates)]
+
+    assert name_stages(("one", "one[0]", "one[1]")) == ["one"]
+    assert name_stages(("one[0]", "one[1]")) == ["one[0]", "one[1]"]
+    assert name_stages(("one[0]", "one", "two[0]")) == ["one", "two[0]"]
 
 
 def test_the_page_keeps_what_is_not_between_the_markers_and_links_a_picture(folder):
