@@ -10,7 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 TOOLS = "bash basename cat cksum cp dirname env find flock grep ls mkdir mv readlink rm sleep touch"
-SHELL_FILES = sorted([*(ROOT / "scripts").glob("*.sh"), ROOT / ".ci" / "run"])
+EXPERIMENTS = ROOT / "experiments"
+SHELL_FILES = sorted([*(ROOT / "scripts").glob("*.sh"), *EXPERIMENTS.glob("*.sh"), ROOT / ".ci" / "run"])
 
 # Notes every call; `-m venv` and `-m pip` leave what the real ones leave, as far as the scripts look at it.
 PYTHON = """#!/usr/bin/env bash
@@ -128,6 +129,16 @@ def test_every_shell_file_parses_and_stops_at_the_first_error(path):
     sourced = path.name.startswith("_")
     assert sourced or "set -euo pipefail" in path.read_text()
     assert sourced or os.access(path, os.X_OK)
+
+
+def test_the_experiments_train_configs_that_exist():
+    def list_runs(name: str) -> list[str]:
+        command = [EXPERIMENTS / name, "--list"]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+
+    files = [line.split("  ")[2] for line in list_runs("gradient_learners.sh")]
+    files += [f"configs/{name}.yaml" for name in list_runs("results_table.sh")]
+    assert len(files) > 50 and [file for file in files if not (ROOT / file).is_file()] == []
 
 
 def test_a_fresh_machine_gets_an_environment_and_the_arguments_reach_metarun(machine):

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Train what the tables of docs/results.md show, one run after the other, on a quiet machine of two cores.
+#
+#   experiments/results_table.sh [--list] [NAME ...]
+#   python scripts/results.py runs/table --out docs/results.md
+#
+# Without a name it trains all; --list shows them. A run that is done is not trained again, and one that was stopped
+# goes on. All of them take about eight hours.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# Three seeds, side by side.
+SEEDED=(
+  sinusoid/{maml,fomaml,anil,boil,meta-sgd,maml-plus-plus,alfa,cavia,reptile,t-net,mt-net,warpgrad,imaml}
+  sinusoid/{neural-process,neural-process-attentive,neural-process-conditional,memory,external-memory,snail}
+  sinusoid/{pretrain-finetune,maml-cavia-protocol}
+  mixture/maml-{2,3,5}modes
+)
+# A method and its controls, three seeds or as many as the config has.
+CONTROLLED=(
+  sinusoid/{fusion,extraction,distillation,distillation-noisy}
+  mixture/{hypernetwork,hybrid,conditioned}-{2,3,5}modes
+)
+# One seed: a run takes minutes, and those of 60,000 steps more than an hour.
+SINGLE=(
+  omniglot/5way-1shot-2000-steps/{protonet,matching,relation,mapping,maml,fomaml,anil,boil,meta-sgd,maml-plus-plus}
+  omniglot/5way-1shot-2000-steps/{alfa,t-net,cavia,imaml,reptile,transfer,neural-process,external-memory,memory,snail}
+  omniglot/5way-1shot/{hypernetwork,maml}
+)
+
+if [[ ${1:-} == --list ]]; then
+  printf '%s\n' "${SEEDED[@]}" "${CONTROLLED[@]}" "${SINGLE[@]}"
+  exit
+fi
+
+train() { # name, overrides
+  local folder="runs/table/${1//\//-}"
+  if [[ -e $folder/config.yaml ]]; then
+    metarun train --resume "$folder"
+  else
+    metarun train "$@" --run-dir "$folder"
+  fi
+}
+
+is_asked() { # name, all that are asked for
+  local name=$1
+  shift
+  [[ $# == 0 || " $* " == *" $name "* ]]
+}
+
+for name in "${SEEDED[@]}"; do
+  if is_asked "$name" "$@"; then train "$name" replicas=3; fi
+done
+for name in "${CONTROLLED[@]}"; do
+  if is_asked "$name" "$@"; then
+    metarun compare "$name" --controls --controls-dir "runs/table/${name//\//-}-controls"
+  fi
+done
+for name in "${SINGLE[@]}"; do
+  if is_asked "$name" "$@"; then train "$name"; fi
+done
