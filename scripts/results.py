@@ -23,7 +23,7 @@ from metarun.config.control_section import METHOD
 from metarun.evaluation import wording
 from metarun.figures import comparison_plot
 from metarun.finished import ceiling, method_table, run_names
-from metarun.finished.comparison import Choice, compare
+from metarun.finished.comparison import Choice, compare, judge_together
 from metarun.finished.finished_run import read_result
 from metarun.finished.method_table import MethodTable, Row
 from metarun.runs import directory, files
@@ -150,9 +150,11 @@ def make_cells(number: int, label: str, row: Row, table: MethodTable, setting: S
 
 
 def name_learner(label: str, run: Path) -> str:
-    """Return the label of a learner; a method with controls is named as its config."""
-    own = name_run(run) if is_method(run) else ""
-    return own + label.removeprefix(METHOD) if own else label
+    """Return the label of a learner; a method with controls is named as its config, and not by keys that differ."""
+    if not is_method(run):
+        return label
+    _, slash, stage = label.partition("/")
+    return f"{name_run(run)}{slash}{stage}"
 
 
 def format_score(score: dict[str, Any] | None, table: MethodTable) -> str:
@@ -295,7 +297,9 @@ def draw(table: MethodTable, setting: Setting, out: Path) -> str | None:
     compared = compare(paths, Choice(table.modes[0]))
     shown = {(row.run, row.stage) for row in table.rows}
     ranking = [line for line in compared["ranking"] if (Path(line["run"]), line["stage"]) in shown]
-    compared["ranking"] = ranking
+    names = {line["label"] for line in ranking}
+    own = [line for line in compared["differences"] if {line["of"], line["minus"]} <= names]
+    compared |= {"ranking": ranking, "differences": judge_together(own)}
     labels = shorten_labels([name_learner(line["label"], Path(line["run"])) for line in ranking])
     for line, label in zip(ranking, labels, strict=True):
         line["label"] = label

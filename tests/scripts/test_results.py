@@ -12,6 +12,7 @@ from helpers.finished_runs import COUNT, make_run, make_seeded_run
 from metarun.config import yaml_file
 from metarun.finished.candidates import Candidate
 from metarun.finished.costs import Cost
+from metarun.finished.pairwise import correct_by_holm
 
 ROOT = Path(__file__).parents[2]
 SPEC = importlib.util.spec_from_file_location("results", ROOT / "scripts" / "results.py")
@@ -136,6 +137,9 @@ def test_a_stage_of_a_method_has_its_own_differences_alone(tmp_path):
     told = {row.stage: script.describe_controls(row, table) for row in table.rows}
     assert told == {"average": "inductive: one: 10.0 ± 20.0", "members": "inductive: other: 10.0 ± 20.0"}
     assert script.name_learner("method/average", method) == "fused/average"
+    assert script.name_learner("method name=members/average", method) == "fused/average"
+    assert script.name_learner("method inner_steps=5", method) == "fused"
+    assert script.name_learner("maml inner_steps=5", tmp_path / "maml") == "maml inner_steps=5"
 
 
 def test_single_members_have_no_row_beside_what_is_made_of_them(tmp_path):
@@ -147,6 +151,22 @@ def test_single_members_have_no_row_beside_what_is_made_of_them(tmp_path):
     assert name_stages(("one", "one[0]", "one[1]")) == ["one"]
     assert name_stages(("one[0]", "one[1]")) == ["one[0]", "one[1]"]
     assert name_stages(("one[0]", "one", "two[0]")) == ["one", "two[0]"]
+
+
+def test_the_picture_shows_the_rows_of_the_table_and_tests_no_other_pairs(folder, monkeypatch):
+    make_run(folder / "runs" / "fusion", np.linspace(0, 1, COUNT), ("members", "average"))
+    monkeypatch.setattr(script.method_table, "is_member", lambda stage: stage == "members")
+    drawn = []
+    monkeypatch.setattr(
+        script.comparison_plot, "write_comparison", lambda path, compared: drawn.append(compared)
+    )
+    make_page(folder)
+    (compared,) = drawn
+    labels = [line["label"] for line in compared["ranking"]]
+    assert sorted(labels) == ["fused", "fusion/average", "maml", "snail"]
+    p_values = [line["p"] for line in compared["differences"]]
+    assert len(p_values) == 6
+    assert [line["p_holm"] for line in compared["differences"]] == correct_by_holm(p_values)
 
 
 def test_the_page_keeps_what_is_not_between_the_markers_and_links_a_picture(folder):
