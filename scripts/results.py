@@ -23,7 +23,7 @@ from metarun.config.control_section import METHOD
 from metarun.evaluation import wording
 from metarun.figures import comparison_plot
 from metarun.finished import ceiling, method_table, run_names
-from metarun.finished.comparison import Choice, compare, judge_together
+from metarun.finished.comparison import Choice, compare
 from metarun.finished.finished_run import read_result
 from metarun.finished.method_table import MethodTable, Row
 from metarun.runs import directory, files
@@ -299,7 +299,7 @@ def draw(table: MethodTable, setting: Setting, out: Path) -> str | None:
     ranking = [line for line in compared["ranking"] if (Path(line["run"]), line["stage"]) in shown]
     names = {line["label"] for line in ranking}
     own = [line for line in compared["differences"] if {line["of"], line["minus"]} <= names]
-    compared |= {"ranking": ranking, "differences": judge_together(own)}
+    compared |= {"ranking": ranking, "differences": own}
     labels = shorten_labels([name_learner(line["label"], Path(line["run"])) for line in ranking])
     for line, label in zip(ranking, labels, strict=True):
         line["label"] = label

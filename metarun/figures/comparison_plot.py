@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from metarun.figures import canvas
-from metarun.finished.pairwise import LEVEL
+from metarun.finished.pairwise import find_candidates
 
 WIDE = 30  # times: errors of the leaders that lie further apart are drawn on a logarithmic scale
 LEADERS = 0.5  # at least this share of the learners sets the axis
 REACH = 2.0  # times as far behind as the leaders so far: the next learner is a leader too
 MARGIN = 0.08  # of the axis, on both sides
-ALIKE, OTHER, BEYOND = "tab:orange", "tab:blue", "gray"
+MAY_BE_BEST, OTHER, BEYOND = "tab:orange", "tab:blue", "gray"
 
 
 def write_comparison(path: Path, comparison: dict[str, Any]) -> None:
@@ -39,15 +39,18 @@ def draw(figure, comparison: dict[str, Any]) -> None:
 def explain(comparison: dict[str, Any], leaders: int) -> str:
     """Return what the colours and the arrows mean."""
     beyond = sum(math.isfinite(entry["mean"]) for entry in comparison["ranking"][leaders:])
-    alike = "orange: cannot be told apart from the best, by paired tests at 5 % over all pairs (Holm)"
+    orange = (
+        "orange: may be the best (one-sided paired tests against the first, 5 % for all of them together)"
+    )
     count = "1 learner lies" if beyond == 1 else f"{beyond} learners lie"
-    return alike + f"; grey arrows: {count} beyond the axis" * (beyond > 0)
+    return orange + f"; grey arrows: {count} beyond the axis" * (beyond > 0)
 
 
 def choose_colors(comparison: dict[str, Any]) -> list[str]:
-    """Return a colour for each learner, in the order of the ranking: that of the best, or another one."""
+    """Return a colour for each learner, in the order of the ranking: of those that may be the best, or another one."""
     first = comparison["differences"][: len(comparison["ranking"]) - 1]  # those of the best
-    return [ALIKE, *(ALIKE if difference["p_holm"] >= LEVEL else OTHER for difference in first)]
+    candidates = find_candidates([difference["p"] for difference in first])
+    return [MAY_BE_BEST, *(MAY_BE_BEST if candidate else OTHER for candidate in candidates)]
 
 
 def count_leaders(distances: list[float]) -> int:

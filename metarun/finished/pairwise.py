@@ -87,3 +87,18 @@ def correct_by_holm(p_values: Sequence[float]) -> list[float]:
         least = max(least, min(1.0, (len(finite) - rank) * p_values[place]))
         corrected[place] = least
     return corrected
+
+
+def find_candidates(p_values: Sequence[float]) -> list[bool]:
+    """Return for each learner but the best measured one whether it may be the truly best of all.
+
+    A learner is excluded if the best measured one is ahead by a one-sided test at LEVEL over the number of learners
+    beside it. With a chance of 1 − LEVEL the truly best one is not excluded, whichever is measured as the best: the
+    bound holds for all that may be measured ahead of it together (multiple comparisons with the best, Hsu 1984, The
+    Annals of Statistics 12(3), with the bound of Bonferroni).
+
+    Args:
+      p_values: of the two-sided tests of the best measured learner against each of the others; NaN excludes one, too.
+    """
+    count = sum(value == value for value in p_values)
+    return [value / 2 * count >= LEVEL for value in p_values]

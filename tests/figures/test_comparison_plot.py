@@ -10,7 +10,7 @@ from metarun.figures.comparison_plot import count_leaders
 
 
 def make_comparison(means: list[float], alike: int = 1, metric: str = "accuracy") -> dict:
-    """Make a comparison of learners, best first, of which the first few cannot be told apart."""
+    """Make a comparison of learners, best first, of which the first few may be the best."""
     ranking = [
         {
             "label": f"learner {place}",
@@ -20,7 +20,7 @@ def make_comparison(means: list[float], alike: int = 1, metric: str = "accuracy"
         }
         for place, mean in enumerate(means)
     ]
-    differences = [{"p_holm": 0.5 if place < alike else 0.0} for place in range(1, len(means))]
+    differences = [{"p": 0.5 if place < alike else 0.0} for place in range(1, len(means))]
     higher = metric == "accuracy"
     return {"metric": metric, "higher_is_better": higher, "ranking": ranking, "differences": differences}
 
@@ -64,10 +64,10 @@ def test_every_learner_has_its_number_on_both_sides():
     assert [label.get_text() for label in left.get_yticklabels()] == [f"learner {n}" for n in (3, 2, 1, 0)]
 
 
-def test_those_that_cannot_be_told_from_the_best_have_its_colour():
+def test_those_that_may_be_the_best_have_its_colour():
     assert comparison_plot.choose_colors(make_comparison([0.9, 0.8, 0.7, 0.6], alike=2)) == [
-        comparison_plot.ALIKE,
-        comparison_plot.ALIKE,
+        comparison_plot.MAY_BE_BEST,
+        comparison_plot.MAY_BE_BEST,
         comparison_plot.OTHER,
         comparison_plot.OTHER,
     ]

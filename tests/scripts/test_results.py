@@ -12,7 +12,6 @@ from helpers.finished_runs import COUNT, make_run, make_seeded_run
 from metarun.config import yaml_file
 from metarun.finished.candidates import Candidate
 from metarun.finished.costs import Cost
-from metarun.finished.pairwise import correct_by_holm
 
 ROOT = Path(__file__).parents[2]
 SPEC = importlib.util.spec_from_file_location("results", ROOT / "scripts" / "results.py")
@@ -164,9 +163,9 @@ def test_the_picture_shows_the_rows_of_the_table_and_tests_no_other_pairs(folder
     (compared,) = drawn
     labels = [line["label"] for line in compared["ranking"]]
     assert sorted(labels) == ["fused", "fusion/average", "maml", "snail"]
-    p_values = [line["p"] for line in compared["differences"]]
-    assert len(p_values) == 6
-    assert [line["p_holm"] for line in compared["differences"]] == correct_by_holm(p_values)
+    pairs = [(line["of"], line["minus"]) for line in compared["differences"]]
+    assert len(pairs) == 6 and not any("members" in label for pair in pairs for label in pair)
+    assert len({best for best, _ in pairs[:3]}) == 1  # the colours are by the first lines, those of the best
 
 
 def test_the_page_keeps_what_is_not_between_the_markers_and_links_a_picture(folder):
