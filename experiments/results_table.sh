@@ -5,7 +5,7 @@
 #   python scripts/results.py runs/table --out docs/results.md
 #
 # Without a name it trains all; --list shows them. A run that is done is not trained again, and one that was stopped
-# goes on. All of them take about eight hours.
+# goes on. All of them take some six hours (an estimate from those that are done).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
