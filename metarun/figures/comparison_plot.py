@@ -121,7 +121,12 @@ def find_limits(intervals: list[dict[str, Any]], logarithmic: bool) -> tuple[flo
 
 def format_interval(mean: float, half: float) -> str:
     """Return `0.9873 ± 0.0031`."""
-    return f"{format_number(mean)} ± {format_number(half)}" if math.isfinite(mean) else "not finite"
+    if not math.isfinite(mean):
+        return "not finite"
+    is_rounded = (
+        0.001 <= abs(mean) < 100 and 0.00005 < half < 0.001
+    )  # the mean has four digits behind the point
+    return f"{format_number(mean)} ± {f'{half:.4f}' if is_rounded else format_number(half)}"
 
 
 def format_number(value: float) -> str:

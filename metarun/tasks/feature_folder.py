@@ -29,7 +29,9 @@ from metarun.options import ClassFolders
 from metarun.ranges import AtLeast, Between
 from metarun.tasks import _folder_classes
 
-ELSEWHERE = "restore the file that the run names, or say where it lies now: task.weights=FILE, or --weights FILE"
+ELSEWHERE = (
+    "restore the file that the run names, or say where it lies now: task.weights=FILE, or --weights FILE"
+)
 LEAST_DEVIATION = 1e-6  # of a feature; one that hardly differs is not blown up
 
 logger = logging.getLogger("metarun")

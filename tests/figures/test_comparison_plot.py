@@ -76,3 +76,17 @@ def test_those_that_may_be_the_best_have_its_colour():
 def test_errors_of_the_leaders_that_lie_far_apart_are_on_a_logarithmic_scale():
     assert draw(make_comparison([0.01, 0.1, 1.0], metric="loss")).axes[0].get_xscale() == "log"
     assert draw(make_comparison([0.1, 0.2, 1.0], metric="loss")).axes[0].get_xscale() == "linear"
+
+
+@pytest.mark.parametrize(
+    ("mean", "half", "shown"),
+    [
+        (0.0058, 0.000752, "0.0058 ± 0.0008"),
+        (0.9873, 0.0031, "0.9873 ± 0.0031"),
+        (0.0005, 0.00002, "0.0005 ± 2e-05"),
+        (1234.5, 0.0005, "1.23e+03 ± 0.0005"),
+        (math.inf, 1.0, "not finite"),
+    ],
+)
+def test_an_interval_has_the_digits_of_its_mean(mean, half, shown):
+    assert comparison_plot.format_interval(mean, half) == shown
