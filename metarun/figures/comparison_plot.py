@@ -123,9 +123,8 @@ def format_interval(mean: float, half: float) -> str:
     """Return `0.9873 ± 0.0031`."""
     if not math.isfinite(mean):
         return "not finite"
-    is_rounded = (
-        0.001 <= abs(mean) < 100 and 0.00005 < half < 0.001
-    )  # the mean has four digits behind the point
+    # The mean has four digits behind the point.
+    is_rounded = 0.001 <= abs(mean) < 100 and 0.00005 < half < 0.001
     return f"{format_number(mean)} ± {f'{half:.4f}' if is_rounded else format_number(half)}"
 
 
