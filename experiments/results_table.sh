@@ -28,10 +28,18 @@ SINGLE=(
   omniglot/5way-1shot/{hypernetwork,maml}
 )
 
+ALL=("${SEEDED[@]}" "${CONTROLLED[@]}" "${SINGLE[@]}")
+
 if [[ ${1:-} == --list ]]; then
-  printf '%s\n' "${SEEDED[@]}" "${CONTROLLED[@]}" "${SINGLE[@]}"
+  printf '%s\n' "${ALL[@]}"
   exit
 fi
+for name in "$@"; do
+  if [[ " ${ALL[*]} " != *" $name "* ]]; then
+    printf 'error: this is no row of the tables\nwhere: %s\nto do: take a name of --list\n' "$name" >&2
+    exit 2
+  fi
+done
 
 train() { # name, overrides
   local folder="runs/table/${1//\//-}"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from metarun.figures import canvas
-from metarun.finished.pairwise import find_candidates
+from metarun.finished.pairwise import find_possible_best
 
 WIDE = 30  # times: errors of the leaders that lie further apart are drawn on a logarithmic scale
 LEADERS = 0.5  # at least this share of the learners sets the axis
@@ -49,8 +49,8 @@ def explain(comparison: dict[str, Any], leaders: int) -> str:
 def choose_colors(comparison: dict[str, Any]) -> list[str]:
     """Return a colour for each learner, in the order of the ranking: of those that may be the best, or another one."""
     first = comparison["differences"][: len(comparison["ranking"]) - 1]  # those of the best
-    candidates = find_candidates([difference["p"] for difference in first])
-    return [MAY_BE_BEST, *(MAY_BE_BEST if candidate else OTHER for candidate in candidates)]
+    possible = find_possible_best([difference["p"] for difference in first])
+    return [MAY_BE_BEST, *(MAY_BE_BEST if may_be_best else OTHER for may_be_best in possible)]
 
 
 def count_leaders(distances: list[float]) -> int:

@@ -89,7 +89,7 @@ def correct_by_holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def find_candidates(p_values: Sequence[float]) -> list[bool]:
+def find_possible_best(p_values: Sequence[float]) -> list[bool]:
     """Return for each learner but the best measured one whether it may be the truly best of all.
 
     A learner is excluded if the best measured one is ahead by a one-sided test at LEVEL over the number of learners

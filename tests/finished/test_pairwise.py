@@ -11,8 +11,8 @@ from metarun.finished.pairwise import (
     LEVEL,
     Measured,
     correct_by_holm,
-    find_candidates,
     find_p_value,
+    find_possible_best,
     subtract,
 )
 
@@ -91,10 +91,10 @@ def test_among_equals_one_family_in_twenty_has_a_difference_at_all():
 
 
 def test_a_learner_may_be_the_best_unless_one_sided_tests_exclude_it_together():
-    assert find_candidates([0.001, 0.049, 0.051, 0.9]) == [False, True, True, True]
-    assert find_candidates([0.024, 0.026, float("nan")]) == [False, False, False]
-    assert find_candidates([0.051, 0.2]) == [True, True]
-    assert find_candidates([]) == []
+    assert find_possible_best([0.001, 0.049, 0.051, 0.9]) == [False, True, True, True]
+    assert find_possible_best([0.024, 0.026, float("nan")]) == [False, False, False]
+    assert find_possible_best([0.051, 0.2]) == [True, True]
+    assert find_possible_best([]) == []
 
 
 def test_the_truly_best_learner_is_seldom_excluded_whichever_is_measured_as_the_best():
@@ -107,7 +107,7 @@ def test_the_truly_best_learner_is_seldom_excluded_whichever_is_measured_as_the_
             continue
         others = [place for place in range(6) if place != best]
         p_values = [find_p_value(estimate((values[best] - values[place])[None])) for place in others]
-        excluded += not find_candidates(p_values)[others.index(0)]
+        excluded += not find_possible_best(p_values)[others.index(0)]
         naive += p_values[others.index(0)] / 2 < LEVEL
     assert excluded / families < 0.05
     assert naive / families > 0.1

@@ -141,6 +141,13 @@ def test_the_experiments_train_configs_that_exist():
     assert len(files) > 50 and [file for file in files if not (ROOT / file).is_file()] == []
 
 
+def test_a_row_that_the_tables_do_not_have_is_refused_before_anything_trains():
+    command = [EXPERIMENTS / "results_table.sh", "sinusoid/maml", "sinusoid/mamml"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.splitlines()[1] == "where: sinusoid/mamml" and done.stderr.count("\n") == 3
+
+
 def test_a_fresh_machine_gets_an_environment_and_the_arguments_reach_metarun(machine):
     (machine.home / "mine.yaml").touch()
     folder, *arguments = machine.succeed("train.sh", "mine.yaml", "task.name=a b", "--resume")
