@@ -7,16 +7,14 @@
 # goes on. Runs are in runs/gradient-learners/NUMBER-NAME.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=experiments/_train.sh
+source experiments/_train.sh
 
 OMNIGLOT=configs/omniglot/5way-1shot
 TABLE=configs/omniglot/5way-1shot-2000-steps
-LONGER="training.tasks_per_step=32"  # as many pictures a step as MAML has in the table of 2,000 steps
 PAPER_MODEL="model.scale=false model.head_deviation=1.0 algorithm.adapts_normalisation=false"
 ALFA_CODE="algorithm.decay=subtracted algorithm.per_step=true algorithm.constant_gradient=true"
 ALFA_CODE="$ALFA_CODE algorithm.adapts_normalisation=false"
-IMAML_CODE="algorithm.solver=fixed algorithm.inner_steps=16 algorithm.inner_lr=0.1 algorithm.proximity=2.0"
-IMAML_CODE="$IMAML_CODE algorithm.test_proximity=false algorithm.damping=1.0 algorithm.curvature_damping=10.0"
-IMAML_CODE="$IMAML_CODE model.head=flatten model.head_deviation=0.15 training.optimizer.eps=1.0e-3"
 THREE="task.modes=[sinusoid,line,quadratic] training.tasks_per_step=75"
 FIVE="task.modes=[sinusoid,line,quadratic,absolute,tanh] training.tasks_per_step=125"
 
@@ -31,12 +29,9 @@ RUNS=(
   "mixture-2|configs/mixture/maml-paper.yaml|"
   "mixture-3|configs/mixture/maml-paper.yaml|$THREE"
   "mixture-5|configs/mixture/maml-paper.yaml|$FIVE"
-  # At one budget of pictures with omniglot/5way-1shot-2000-steps/maml.yaml (95.6 %).
+  # At the budget of pictures of the table of 2,000 steps.
   "maml-paper-model|$TABLE/maml.yaml|$PAPER_MODEL"
-  "maml-plus-plus-32-tasks|$TABLE/maml-plus-plus.yaml|$LONGER"
-  "alfa-32-tasks|$TABLE/alfa.yaml|$LONGER"
-  "alfa-code-32-tasks|$TABLE/alfa.yaml|$LONGER $ALFA_CODE"
-  "imaml-code-32-tasks|$TABLE/imaml.yaml|$LONGER $IMAML_CODE"
+  "alfa-code|$TABLE/alfa.yaml|$ALFA_CODE"
   # The papers' settings on Omniglot, 5 ways, 1 shot.
   "imaml|$OMNIGLOT/imaml.yaml|"
   "imaml-hessian-free|$OMNIGLOT/imaml.yaml|algorithm.solver=hessian_free algorithm.inner_steps=5"
@@ -55,10 +50,6 @@ if [[ $# == 0 ]]; then mapfile -t numbers < <(seq ${#RUNS[@]}); fi
 for number in "${numbers[@]}"; do
   IFS="|" read -r name file overrides <<< "${RUNS[number - 1]}"
   folder="runs/gradient-learners/$(printf %02d "$number")-$name"
-  if [[ -e $folder ]]; then
-    metarun train "$folder" --resume
-  else
-    # shellcheck disable=SC2086  # the overrides are words of their own
-    metarun train "$file" --run-dir "$folder" $overrides
-  fi
+  # shellcheck disable=SC2086  # the overrides are words of their own
+  train_or_resume "$folder" "$file" $overrides
 done

@@ -8,27 +8,31 @@
 # goes on. All of them take some six hours (an estimate from those that are done).
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=experiments/_train.sh
+source experiments/_train.sh
 
 # Three seeds, side by side.
 SEEDED=(
   sinusoid/{maml,fomaml,anil,boil,meta-sgd,maml-plus-plus,alfa,cavia,reptile,t-net,mt-net,warpgrad,imaml}
   sinusoid/{neural-process,neural-process-attentive,neural-process-conditional,memory,external-memory,snail}
   sinusoid/{pretrain-finetune,maml-cavia-protocol}
-  mixture/maml-{2,3,5}modes
+  mixture/maml-{2,3,5}modes mixture/conditioned-{3,5}modes-100000-steps
 )
 # A method and its controls, three seeds or as many as the config has.
 CONTROLLED=(
   sinusoid/{fusion,extraction,distillation,distillation-noisy}
-  mixture/{hypernetwork,hybrid,conditioned}-{2,3,5}modes
+  mixture/{hypernetwork,hybrid,conditioned}-{2,3,5}modes omniglot/5way-1shot/hypernetwork
 )
+# The same with one seed.
+CONTROLLED_ONCE=(omniglot/5way-1shot-2000-steps/{alfa,maml-plus-plus})
 # One seed: a run takes minutes, and those of 60,000 steps more than an hour.
 SINGLE=(
-  omniglot/5way-1shot-2000-steps/{protonet,matching,relation,mapping,maml,fomaml,anil,boil,meta-sgd,maml-plus-plus}
-  omniglot/5way-1shot-2000-steps/{alfa,t-net,cavia,imaml,reptile,transfer,neural-process,external-memory,memory,snail}
-  omniglot/5way-1shot/{hypernetwork,maml}
+  omniglot/5way-1shot-2000-steps/{protonet,matching,relation,mapping,maml,fomaml,anil,boil,meta-sgd}
+  omniglot/5way-1shot-2000-steps/{t-net,cavia,imaml,reptile,transfer,neural-process,external-memory,memory,snail}
+  omniglot/5way-1shot/maml
 )
 
-ALL=("${SEEDED[@]}" "${CONTROLLED[@]}" "${SINGLE[@]}")
+ALL=("${SEEDED[@]}" "${CONTROLLED[@]}" "${CONTROLLED_ONCE[@]}" "${SINGLE[@]}")
 
 if [[ ${1:-} == --list ]]; then
   printf '%s\n' "${ALL[@]}"
@@ -42,12 +46,11 @@ for name in "$@"; do
 done
 
 train() { # name, overrides
-  local folder="runs/table/${1//\//-}"
-  if [[ -e $folder/config.yaml ]]; then
-    metarun train --resume "$folder"
-  else
-    metarun train "$@" --run-dir "$folder"
-  fi
+  train_or_resume "runs/table/${1//\//-}" "$@"
+}
+
+compare() { # name, options
+  metarun compare "$1" --controls --controls-dir "runs/table/${1//\//-}-controls" "${@:2}"
 }
 
 is_asked() { # name, all that are asked for
@@ -60,9 +63,10 @@ for name in "${SEEDED[@]}"; do
   if is_asked "$name" "$@"; then train "$name" replicas=3; fi
 done
 for name in "${CONTROLLED[@]}"; do
-  if is_asked "$name" "$@"; then
-    metarun compare "$name" --controls --controls-dir "runs/table/${name//\//-}-controls"
-  fi
+  if is_asked "$name" "$@"; then compare "$name"; fi
+done
+for name in "${CONTROLLED_ONCE[@]}"; do
+  if is_asked "$name" "$@"; then compare "$name" --seeds 1; fi
 done
 for name in "${SINGLE[@]}"; do
   if is_asked "$name" "$@"; then train "$name"; fi

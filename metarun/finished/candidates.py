@@ -17,12 +17,18 @@ class Candidate(NamedTuple):
 
     label: str
     run: Path
-    stage: str
+    stage: str  # as its config names it
     values: dict[str, np.ndarray]  # {metric: [seed, episode]}
     episodes: dict[str, Any]  # split, count and hash
     cost: Cost
     seeds: tuple[int, ...] = ()  # one for each row of the values; empty: they are not known
     replicas: int = 1  # of the run; more than the rows of the values if the file has only their mean
+    member: int | None = None  # of a stage with copies; None: the stage is one learner
+
+    @property
+    def name(self) -> str:
+        """The stage as tables name it, with the number of the member: `members[2]`."""
+        return self.stage if self.member is None else f"{self.stage}[{self.member}]"
 
     @property
     def rows(self) -> int:
@@ -46,7 +52,7 @@ def collect_candidates(
     left_out: list[str] = []
     for label, (path, result) in zip(name_runs(list(results)), results.items(), strict=True):
         own = collect_run(path, label, result, mode, learner)
-        counted = {candidate.stage.partition("[")[0] for candidate in own}
+        counted = {candidate.stage for candidate in own}
         candidates += own
         left_out += [f"{label}/{stage}" for stage in result["stages"] if stage not in counted]
     return candidates, left_out
@@ -72,22 +78,23 @@ def collect_run(
         order = get_section(layout, mode, learner) or {}
         metrics = {metric: values[metric] for metric in order if metric in values}
         so_far = list(stages)[: list(stages).index(name) + 1]
-        for suffix, columns in split_members(metrics, layout):
+        for member, columns in split_members(metrics, layout):
             for setting in settings:
                 rows, seeds = take_seeds(columns, setting, replicas, so_far)
+                suffix = "" if member is None else f"[{member}]"
                 whole = f"{label}{suffix} {setting.label}".rstrip()
-                own = Candidate(whole, path, name + suffix, rows, episodes, cost, seeds, len(setting.places))
+                own = Candidate(whole, path, name, rows, episodes, cost, seeds, len(setting.places), member)
                 candidates.append(own)
     return candidates
 
 
 def split_members(
     columns: dict[str, np.ndarray], layout: dict[str, Any]
-) -> list[tuple[str, dict[str, np.ndarray]]]:
-    """Return (`[0]`, its values) for every member of a stage; without copies one pair with an empty name."""
+) -> list[tuple[int | None, dict[str, np.ndarray]]]:
+    """Return (its number, its values) for every member of a stage; without copies one pair with None."""
     if "members" not in layout:
-        return [("", columns)]
+        return [(None, columns)]
     return [
-        (f"[{member}]", {name: column[..., member, :] for name, column in columns.items()})
+        (member, {name: column[..., member, :] for name, column in columns.items()})
         for member in range(len(layout["members"]))
     ]

@@ -137,7 +137,7 @@ def describe(candidate: Candidate, best: Candidate, metric: str) -> dict[str, An
     return {
         "label": candidate.label,
         "run": str(candidate.run),
-        "stage": candidate.stage,
+        "stage": candidate.name,
         **summary,
         "behind": behind,
         "cost": candidate.cost._asdict(),
@@ -206,7 +206,7 @@ def note_random_weights(candidates: list[Candidate]) -> list[str]:
         candidate.label
         for candidate in candidates
         if (own := configs[candidate.run]) is not None
-        and random_weights.stands_on_random_weights(own, candidate.stage.partition("[")[0])
+        and random_weights.stands_on_random_weights(own, candidate.stage)
     ]
     return [f"{random_weights.SAID}: {name_some(labels)}"] if labels else []
 

@@ -117,7 +117,7 @@ def tabulate(paths: list[Path]) -> MethodTable:
     for mode, candidates in columns.items():
         ranked = sorted(candidates, key=lambda candidate: rank_key(candidate.values[metric], higher))
         for candidate in ranked:
-            row = rows.setdefault((candidate.run, candidate.stage), start_row(candidate))
+            row = rows.setdefault((candidate.run, candidate.name), start_row(candidate))
             row.scores[mode] = describe(candidate, ranked[0], metric)
     episodes = {"split": first["split"], **first["episodes"]}
     return MethodTable(metric, higher, modes, episodes, list(rows.values()))
@@ -125,15 +125,8 @@ def tabulate(paths: list[Path]) -> MethodTable:
 
 def leave_out_members(candidates: list[Candidate]) -> list[Candidate]:
     """Return the candidates without single members of runs that have other candidates, too."""
-    whole = {candidate.run for candidate in candidates if not is_member(candidate.stage)}
-    return [
-        candidate for candidate in candidates if candidate.run not in whole or not is_member(candidate.stage)
-    ]
-
-
-def is_member(stage: str) -> bool:
-    """Return whether a name is that of a member of a stage with copies, such as `members[2]`."""
-    return stage.endswith("]")
+    whole = {candidate.run for candidate in candidates if candidate.member is None}
+    return [candidate for candidate in candidates if candidate.run not in whole or candidate.member is None]
 
 
 def start_row(candidate: Candidate) -> Row:
@@ -141,7 +134,7 @@ def start_row(candidate: Candidate) -> Row:
     return Row(
         candidate.label,
         candidate.run,
-        candidate.stage,
+        candidate.name,
         max(1, len(candidate.seeds)),
         {},
         candidate.cost._asdict(),

@@ -38,7 +38,7 @@ except errors.MetarunError:
     pass
 print(time.process_time() - began)
 """
-SECONDS = 1.0  # of the processor, for one configuration, on a core as `pace` says
+SECONDS = 3.0  # of the processor, for one configuration, on a core as `pace` says; the longest takes 0.9
 CODES = {3, 4, 5}  # a configuration may name files and runs that are not there
 
 NUMBERS = [0, 1, -1, 10**6, 2**31, 2**53 + 1, 2**63 - 1, -(2**63), 10**400, 0.0, -0.0, 1e-320, 1e308]
@@ -246,7 +246,7 @@ LONG_TEXTS = {
 
 
 @pytest.mark.parametrize("name", LONG_TEXTS)
-def test_a_file_as_long_as_allowed_takes_a_second_at_most(tmp_path, attack, name):
+def test_a_file_as_long_as_allowed_takes_seconds_at_most(tmp_path, attack, name):
     file = tmp_path / "long.yaml"
     file.write_text(LONG_TEXTS[name])
     config.load(ROOT / "sinusoid/maml.yaml")

@@ -142,19 +142,26 @@ def test_a_stage_of_a_method_has_its_own_differences_alone(tmp_path):
 
 
 def test_single_members_have_no_row_beside_what_is_made_of_them(tmp_path):
-    def name_stages(stages: tuple[str, ...]) -> list[str]:
+    def name_stages(*stages: tuple[str, int | None]) -> list[str]:
         cost = Cost(1, 1.0, None, 1, None)
-        candidates = [Candidate(f"run/{name}", tmp_path / name[:3], name, {}, {}, cost) for name in stages]
-        return [candidate.stage for candidate in script.method_table.leave_out_members(candidates)]
+        candidates = [
+            Candidate(f"run/{name}", tmp_path / name, name, {}, {}, cost, member=member)
+            for name, member in stages
+        ]
+        return [candidate.name for candidate in script.method_table.leave_out_members(candidates)]
 
-    assert name_stages(("one", "one[0]", "one[1]")) == ["one"]
-    assert name_stages(("one[0]", "one[1]")) == ["one[0]", "one[1]"]
-    assert name_stages(("one[0]", "one", "two[0]")) == ["one", "two[0]"]
+    assert name_stages(("one", None), ("one", 0), ("one", 1)) == ["one"]
+    assert name_stages(("one", 0), ("one", 1)) == ["one[0]", "one[1]"]
+    assert name_stages(("one", 0), ("one", None), ("two", 0)) == ["one", "two[0]"]
 
 
 def test_the_picture_shows_the_rows_of_the_table_and_tests_no_other_pairs(folder, monkeypatch):
     make_run(folder / "runs" / "fusion", np.linspace(0, 1, COUNT), ("members", "average"))
-    monkeypatch.setattr(script.method_table, "is_member", lambda stage: stage == "members")
+
+    def leave_out(candidates: list[Candidate]) -> list[Candidate]:
+        return [candidate for candidate in candidates if candidate.stage != "members"]
+
+    monkeypatch.setattr(script.method_table, "leave_out_members", leave_out)
     drawn = []
     monkeypatch.setattr(
         script.comparison_plot, "write_comparison", lambda path, compared: drawn.append(compared)
