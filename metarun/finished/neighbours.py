@@ -1,10 +1,11 @@
 """Two stages that embed tasks, beside one another: how often the nearest task shares a fact, by seed and task."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Bool
 
 from metarun.finished import pairwise
 from metarun.finished.finished_run import find_run
@@ -20,7 +21,7 @@ class Neighbours(NamedTuple):
     """Whether the nearest task shares each fact, with the learners of one stage and without any."""
 
     facts: Mapping[str, Measured]  # {fact: [seed, query], 1 or 0}
-    raw: Mapping[str, float]  # {fact: the share with the raw support as the vector}
+    raw: Mapping[str, Measured]  # the same with the raw support as the vector, which is one for all seeds
 
 
 def find_neighbours(run: Path, stage: str, tasks: int = TASKS) -> Neighbours:
@@ -34,30 +35,33 @@ def find_neighbours(run: Path, stage: str, tasks: int = TASKS) -> Neighbours:
     learners = [
         retrieve(embed(opened, tasks, place).tasks, DISTANCE) for place in range(len(opened.stage.positions))
     ]
-    facts = {
-        fact: Measured(np.stack([learner[fact].embedding for learner in learners]).astype(np.float64), seeds)
-        for fact in learners[0]
-    }
-    return Neighbours(facts, {fact: float(found.raw.mean()) for fact, found in learners[0].items()})
+    return Neighbours(
+        {fact: stack([learner[fact].embedding for learner in learners], seeds) for fact in learners[0]},
+        {fact: stack([learner[fact].raw for learner in learners], seeds) for fact in learners[0]},
+    )
 
 
-def subtract(method: Neighbours, control: Neighbours) -> list[dict[str, Any]]:
+def stack(found: Sequence[Bool[np.ndarray, "query"]], seeds: tuple[int, ...]) -> Measured:
+    """Return what was found with each seed."""
+    return Measured(np.stack(found).astype(np.float64), seeds)
+
+
+def subtract(method: Mapping[str, Measured], control: Mapping[str, Measured]) -> list[dict[str, Any]]:
     """Return a line for each fact, ready for JSON.
 
     Returns:
-      [{"fact", "method_share", "control_share", "raw_share", "mean", "ci95", "p"}]: the share of queries with each,
-      and the difference method minus control.
+      [{"fact", "method_share", "control_share", "mean", "ci95", "p"}]: the share of queries with each, and the
+      difference method minus control.
     """
     lines = []
-    for fact in method.facts:
-        left, right = method.facts[fact], control.facts[fact]
+    for fact, left in method.items():
+        right = control[fact]
         pair = pairwise.subtract(left, right)
         lines.append(
             {
                 "fact": fact,
                 "method_share": float(left.values.mean()),
                 "control_share": float(right.values.mean()),
-                "raw_share": method.raw[fact],
                 **pair.estimate.interval._asdict(),
                 "p": pairwise.find_p_value(pair.estimate),
             }

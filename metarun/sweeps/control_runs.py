@@ -26,6 +26,7 @@ OTHERS = (
 )
 REMEDY = "choose another --controls-dir"
 EMBEDDING = "task_embedding"  # the algorithm whose vectors are judged by their neighbours, beside its answers
+RAW_SUPPORT = "raw support"  # its name among the controls in the lines of neighbours
 
 
 class ControlDirectory(SweepDirectory):
@@ -123,6 +124,8 @@ def compare_neighbours(
 ) -> list[dict[str, Any]]:
     """Compare how often the nearest task shares a fact, for every stage that embeds tasks and its controls that do.
 
+    The raw support, which nothing is trained for, is a control of each such stage.
+
     Returns:
       lines of `neighbours.subtract`, with "control", "of", and what `compare` adds to a difference.
     """
@@ -145,8 +148,15 @@ def compare_neighbours(
     lines = [
         {"control": run.name, "of": stage} | line
         for run, stage in pairs
-        for line in neighbours.subtract(found[plan.method.name, stage], found[run.name, run.stage])
+        for line in neighbours.subtract(
+            found[plan.method.name, stage].facts, found[run.name, run.stage].facts
+        )
     ]
+    for stage in dict.fromkeys(stage for _, stage in pairs):
+        own = found[plan.method.name, stage]
+        lines += [
+            {"control": RAW_SUPPORT, "of": stage} | line for line in neighbours.subtract(own.facts, own.raw)
+        ]
     return [name_leader(line, higher_is_better=True) for line in comparison.judge_together(lines)]
 
 

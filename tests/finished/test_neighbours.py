@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import numpy as np
 
 from metarun.finished import neighbours
-from metarun.finished.neighbours import Neighbours
 from metarun.finished.pairwise import Measured
 from metarun.finished.task_vectors import TaskVectors
 
@@ -28,17 +27,17 @@ def test_every_seed_of_a_stage_embeds_the_same_tasks(monkeypatch):
     found = neighbours.find_neighbours(Path("run"), "embedding", tasks=4)
     assert found.facts["kind"].seeds == (7, 8)
     np.testing.assert_array_equal(found.facts["kind"].values, [[1, 1, 1, 1], [0, 0, 0, 0]])
-    assert found.raw == {"kind": 0.0}
+    assert found.raw["kind"].seeds == (7, 8)
+    np.testing.assert_array_equal(found.raw["kind"].values, np.zeros((2, 4)))
 
 
 def test_the_difference_is_method_minus_control_over_the_seeds_that_both_have():
     generator = np.random.default_rng(0)
     shares = (generator.random((3, 50)) < 0.5).astype(np.float64)
-    method = Neighbours({"kind": Measured(np.ones((3, 50)), (0, 1, 2))}, {"kind": 0.25})
-    control = Neighbours({"kind": Measured(shares, (0, 1, 2))}, {"kind": 0.25})
+    method = {"kind": Measured(np.ones((3, 50)), (0, 1, 2))}
+    control = {"kind": Measured(shares, (0, 1, 2))}
     (line,) = neighbours.subtract(method, control)
-    found = [line[key] for key in ("fact", "method_share", "control_share", "raw_share")]
-    assert found == ["kind", 1.0, shares.mean(), 0.25]
+    assert [line[key] for key in ("fact", "method_share", "control_share")] == ["kind", 1.0, shares.mean()]
     np.testing.assert_allclose(line["mean"], 1 - shares.mean())
     assert 0 < line["ci95"] < line["mean"] and line["p"] < 0.05
     (other,) = neighbours.subtract(control, control)
