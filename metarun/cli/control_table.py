@@ -118,13 +118,16 @@ def describe(plan: "Plan", folder: Path) -> None:
     """Print what would be trained, what it would cost, and where. Builds every run and trains none."""
     from metarun import experiment
     from metarun.cli import progress_display
+    from metarun.sweeps import shared_stages
 
     typer.echo(f"{folder}: {format_seeds(plan)} side by side in each run")
     for run in plan.runs:
         known = not run.against and plan.trained
         state = f" (trained before: {plan.trained})" if known else ""
         against = f", against {', '.join(run.against)}" if run.against else ""
-        typer.echo(f"{run.name}: {run.says}; stage {run.stage}{against}{state}")
+        shared = [stage.name for stage in run.config.stages[: shared_stages.count_shared(plan, run)]]
+        taken = f"; takes {', '.join(shared)} from the method" if shared else ""
+        typer.echo(f"{run.name}: {run.says}; stage {run.stage}{against}{taken}{state}")
         if not known:
             with progress_display.show_preparation():
                 described = experiment.describe_dry_run(run.config)

@@ -16,6 +16,7 @@
     winner           the best setting as a config, measured on the test split
     controls         the method of a config and the runs that show what it owes to what
     stage_flops      what stages cost, so that a control can cost as much
+    shared_stages    stages that a control takes from its method
     control_runs     they are trained by the same workers, and compared by pairs
 
 Importing it imports no jax: the devices belong to the programs.

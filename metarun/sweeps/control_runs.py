@@ -5,6 +5,7 @@ NAME/              the run directory of the method or of a control
 programs/NAME/     config.yaml   log.txt   lock
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ from metarun import config, errors
 from metarun.config import random_weights
 from metarun.finished import comparison
 from metarun.finished.comparison import Choice
-from metarun.sweeps import execution, workers
+from metarun.runs import directory
+from metarun.sweeps import execution, shared_stages, workers
 from metarun.sweeps.controls import Plan, PlannedRun
 from metarun.sweeps.course import CONFIG
 from metarun.sweeps.programs import Program, Rung
 from metarun.sweeps.sweep_directory import SweepDirectory
-from metarun.sweeps.workers import Report
+from metarun.sweeps.workers import Report, Slot
 
 DESCRIPTION, COMPARISON = "controls.json", "comparison.json"
 OTHERS = (
@@ -54,17 +56,41 @@ def open_directory(path: Path, plan: Plan) -> ControlDirectory:
 def train(folder: ControlDirectory, plan: Plan, jobs: int | None, report: Report) -> None:
     """Train the runs that have no result yet; those that were stopped go on.
 
+    Controls that begin with stages of the method wait for its end, and take them from it.
+
     Raises:
       MetarunError: a run has failed; the others are trained.
       Stopped: a signal asked for it; all states are saved.
     """
+    sharing = [run for run in plan.controls if shared_stages.count_shared(plan, run)]
+    first = [run for run in plan.untrained if run not in sharing]
     programs = [Program(run.name, []) for run in plan.untrained]
     if all(folder.find_state(program.name) != "waiting" for program in programs):
         return
     slots = execution.find_slots(plan.method.config, jobs)
-    outcome = workers.train(folder, programs, slots, report, wait=True)
-    if outcome.failed:
-        raise execution.make_failure(folder, Rung(1, programs, []), outcome.failed)
+    failed = train_together(folder, first, slots, report)
+    share(folder, plan, sharing)
+    failed |= train_together(folder, sharing, slots, report)
+    if failed:
+        raise execution.make_failure(folder, Rung(1, programs, []), failed)
+
+
+def train_together(
+    folder: ControlDirectory, runs: Sequence[PlannedRun], slots: Sequence[Slot], report: Report
+) -> dict[str, int]:
+    """Train runs that need nothing of each other; return the exit codes of those that have failed."""
+    return workers.train(folder, [Program(run.name, []) for run in runs], slots, report, wait=True).failed
+
+
+def share(folder: ControlDirectory, plan: Plan, sharing: Sequence[PlannedRun]) -> None:
+    """Let controls that have not begun take the stages of the method, if it is done; else they train their own."""
+    method = find_run(folder, plan, plan.method)
+    if not (method / directory.RESULT).exists():
+        return
+    for run in sharing:
+        if not (folder.find_run(run.name) / directory.CONFIG).exists():
+            shared = shared_stages.take_shared(plan, run, method)
+            folder.write_text(f"programs/{run.name}/{CONFIG}", config.to_yaml(shared))
 
 
 def find_run(folder: ControlDirectory, plan: Plan, run: PlannedRun) -> Path:
