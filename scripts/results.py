@@ -33,10 +33,12 @@ CONTROLS, COMPARISON, SWEEP = "controls.json", "comparison.json", "sweep.json"  
 LEGEND = """\
 Intervals are 95 %, over seeds and episodes; with one seed they are over episodes alone, and say nothing about training
 noise. Rows have the budgets that their columns say, and no common one: seconds and GFLOP are those of training, with
-the stages before. A control is the method minus its control, paired by seed and episode, in bold where they can be told
-apart; "none run" says that a row has not been measured against one. *Reached* is "yes" if ours is at least as good as
-the published number, or the two intervals, as if they were independent, cannot tell them apart; else "no", and "not
-tried" without a run. Published numbers in brackets are from memory or from another paper."""
+the stages before. Tasks a step and examples a task differ, too, and are in the configs: of a sinusoid the neural
+processes, memories, SNAIL and Reptile see 50 points in training, the others 20. A control is the method minus its
+control, paired by seed and episode, in bold where they can be told apart; "none run" says that a row has not been
+measured against one. *Reached* is "yes" if ours is at least as good as the published number, or the two intervals, as
+if they were independent, cannot tell them apart; else "no", and "not tried" without a run. Published numbers in
+brackets are from memory or from another paper."""
 
 
 class Setting(NamedTuple):

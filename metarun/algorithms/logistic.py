@@ -5,7 +5,7 @@ On the features f_i of the support, from the body of the stage `pretrained`,
     W, b = argmin  Σ_i −log softmax(W·f_i + b)[y_i] + strength/2 · ‖W‖²,
 
 by L-BFGS until no entry of the gradient is above `tolerance`. `strength` is 1/C of scikit-learn. Tian et al. 2020,
-arXiv 2003.11539, find it as good as meta-learning; they too divide features by their norm (`unit_length`).
+arXiv 2003.11539, propose it as a baseline of meta-learning; they too divide features by their norm (`unit_length`).
 
 The stage has nothing to train, and needs no `training`.
 """
