@@ -61,7 +61,7 @@ def main() -> int:
     )
     parser.add_argument("--run", type=Path, default=Path("runs/embedding-matrix"), help="where the run is")
     parser.add_argument("--steps", type=int, default=2000, help="outer steps of every cell")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds of every stage, side by side")
+    parser.add_argument("--seeds", type=int, default=1, help="seeds of every stage, side by side")
     parser.add_argument("--markdown", type=Path, help="write the table to a file too")
     parser.add_argument("--plot", type=Path, help="write the picture as PNG")
     options = parser.parse_args()
