@@ -5,7 +5,7 @@
 #   python scripts/results.py runs/table --out docs/results.md
 #
 # Without a name it trains all; --list shows them. A run that is done is not trained again, and one that was stopped
-# goes on. All of them take some six hours (an estimate from those that are done).
+# goes on. All of them take some seven hours (an estimate from those that are done).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=experiments/_train.sh
@@ -29,7 +29,7 @@ CONTROLLED_ONCE=(omniglot/5way-1shot-2000-steps/{alfa,maml-plus-plus})
 SINGLE=(
   omniglot/5way-1shot-2000-steps/{protonet,matching,relation,mapping,maml,fomaml,anil,boil,meta-sgd}
   omniglot/5way-1shot-2000-steps/{t-net,cavia,imaml,reptile,transfer,neural-process,external-memory,memory,snail}
-  omniglot/5way-1shot/maml
+  omniglot/5way-1shot/{maml,memory}
 )
 
 ALL=("${SEEDED[@]}" "${CONTROLLED[@]}" "${CONTROLLED_ONCE[@]}" "${SINGLE[@]}")
