@@ -11,7 +11,7 @@ from metarun.cli.text_tables import align, format_count, format_mean, print_eith
 if TYPE_CHECKING:
     from metarun.sweeps.controls import Plan
 
-NEIGHBOURS = ["control", "nearest task shares", "method", "control", "difference", "p", "so"]
+NEIGHBOURS = ["stage", "control", "nearest task shares", "method", "control", "difference", "p", "so"]
 AHEAD = {"method": "the method is ahead", "control": "the control is ahead", None: "cannot be told apart"}
 
 
@@ -162,7 +162,15 @@ def make_neighbour_row(line: dict[str, Any]) -> list[str]:
     """Return the cells of one fact."""
     shares = [f"{line[key]:.4f}" for key in ("method_share", "control_share")]
     difference = format_mean({key: line[key] for key in ("mean", "ci95")})
-    return [line["control"], line["fact"], *shares, difference, f"{line['p_holm']:.2g}", AHEAD[line["ahead"]]]
+    return [
+        line["of"],
+        line["control"],
+        line["fact"],
+        *shares,
+        difference,
+        f"{line['p_holm']:.2g}",
+        AHEAD[line["ahead"]],
+    ]
 
 
 def make_row(line: dict[str, Any]) -> list[str]:

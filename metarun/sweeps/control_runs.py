@@ -5,6 +5,7 @@ NAME/              the run directory of the method or of a control
 programs/NAME/     config.yaml   log.txt   lock
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from metarun import config, errors
 from metarun.config import random_weights
 from metarun.finished import comparison
 from metarun.finished.comparison import Choice
-from metarun.runs import directory
+from metarun.runs import directory, removal
 from metarun.sweeps import execution, shared_stages, workers
 from metarun.sweeps.controls import Plan, PlannedRun
 from metarun.sweeps.course import CONFIG
@@ -56,7 +57,7 @@ def open_directory(path: Path, plan: Plan) -> ControlDirectory:
 def train(folder: ControlDirectory, plan: Plan, jobs: int | None, report: Report) -> None:
     """Train the runs that have no result yet; those that were stopped go on.
 
-    Controls that begin with stages of the method wait for its end, and take them from it.
+    Controls that begin with stages of the method come after it and the others, and take them from it.
 
     Raises:
       MetarunError: a run has failed; the others are trained.
@@ -83,14 +84,24 @@ def train_together(
 
 
 def share(folder: ControlDirectory, plan: Plan, sharing: Sequence[PlannedRun]) -> None:
-    """Let controls that have not begun take the stages of the method, if it is done; else they train their own."""
+    """Let controls that have saved nothing yet take the stages of the method, if it is done; else they train their own.
+
+    What another process trains at this moment is left alone.
+    """
     method = find_run(folder, plan, plan.method)
-    if not (method / directory.RESULT).exists():
-        return
     for run in sharing:
-        if not (folder.find_run(run.name) / directory.CONFIG).exists():
-            shared = shared_stages.take_shared(plan, run, method)
-            folder.write_text(f"programs/{run.name}/{CONFIG}", config.to_yaml(shared))
+        shared = shared_stages.take_shared(plan, run, method)
+        claim = folder.claim(run.name) if shared else None
+        if shared is None or claim is None:
+            continue
+        try:
+            path = folder.find_run(run.name)
+            if not any((path / directory.CHECKPOINTS).glob("*/*")):
+                if (path / directory.CONFIG).exists():  # its config may name a method that lay elsewhere
+                    removal.remove(path, folder.path)
+                folder.write_text(f"programs/{run.name}/{CONFIG}", config.to_yaml(shared))
+        finally:
+            os.close(claim)
 
 
 def find_run(folder: ControlDirectory, plan: Plan, run: PlannedRun) -> Path:

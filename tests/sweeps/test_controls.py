@@ -12,9 +12,11 @@ from helpers import shared_programs
 from helpers.commands import assert_three_lines
 from helpers.runs import read_json
 from metarun import config, errors, experiment
-from metarun.cli.control_table import make_row
+from metarun.cli.control_table import make_neighbour_row, make_row
 from metarun.config import shipped
+from metarun.finished import neighbours
 from metarun.finished.costs import Cost
+from metarun.finished.pairwise import Measured
 from metarun.runs.directory import RunDirectory
 from metarun.sweeps import control_runs, controls, execution, workers
 from metarun.sweeps.probe import StageFlops
@@ -342,3 +344,21 @@ def test_a_method_may_take_a_stage_of_another_run(tmp_path, monkeypatch):
     )
     plan = controls.make_plan(file)
     assert [planned.config.stages[0].taken_from for planned in plan.runs] == [str(run / "maml")] * 2
+
+
+def test_vectors_of_tasks_are_compared_with_those_of_the_control_and_with_the_raw_support(monkeypatch):
+    plan = controls.make_plan(shipped.find_file("mixture/embedding-prototype"))
+    shares = {"method": 1.0, "untrained": 0.25}
+
+    def find_neighbours(run: Path, stage: str) -> neighbours.Neighbours:
+        seeds = (0, 1, 2)
+        own, raw = np.full((3, 8), shares[run.name]), np.full((3, 8), 0.5)
+        return neighbours.Neighbours({"mode": Measured(own, seeds)}, {"mode": Measured(raw, seeds)})
+
+    monkeypatch.setattr(neighbours, "find_neighbours", find_neighbours)
+    paths = {name: Path(name) for name in shares}
+    lines = control_runs.compare_neighbours(plan, list(plan.controls), paths)
+    found = [(line["of"], line["control"], line["method_share"], line["control_share"]) for line in lines]
+    assert found == [("embedding", "untrained", 1.0, 0.25), ("embedding", "raw support", 1.0, 0.5)]
+    cells = [make_neighbour_row(line)[:5] for line in lines]
+    assert cells[1] == ["embedding", "raw support", "mode", "1.0000", "0.5000"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -16,10 +17,11 @@ task: {name: sinusoid, shots: 5, queries: 5}
 stages:
   - {name: teacher, model: {name: mlp, hidden: [8]}, algorithm: {name: maml}, training: {steps: 6}}
   - {name: student, model: {name: mlp, hidden: [4]}, algorithm: {name: maml}, training: {steps: 5}}
+  - {name: second, draws_as: student, model: {name: mlp, hidden: [4]}, algorithm: {name: maml}, training: {steps: 4}}
   - name: distilled
-    draws_as: student
+    draws_as: second
     model: {name: mlp, hidden: [4]}
-    algorithm: {name: distillation, teachers: [teacher], student: student, share: 0.9}
+    algorithm: {name: distillation, teachers: [teacher], student: second, share: 0.9}
     training: {steps: 5}
 evaluation: {episodes: 6}
 accelerator: {platform: cpu, devices: 1}
@@ -39,7 +41,7 @@ def plan(tmp_path) -> controls.Plan:
 
 
 def test_the_stages_before_the_first_that_differs_are_shared_and_the_compared_one_is_not(plan):
-    assert [shared_stages.count_shared(plan, run) for run in plan.runs] == [0, 2, 1, 0]
+    assert [shared_stages.count_shared(plan, run) for run in plan.runs] == [0, 3, 1, 0]
     best = dataclasses.replace(plan.method.config.evaluation, checkpoint="best")
     shuffled = plan.controls[0]
     measured = dataclasses.replace(shuffled.config, evaluation=best)
@@ -51,9 +53,10 @@ def test_a_control_with_shared_stages_is_the_one_that_trains_them_but_for_the_ti
     train(tmp_path / "method", config.to_yaml(method.config))
     alone = train(tmp_path / "alone", config.to_yaml(shuffled.config))
     shared_config = shared_stages.take_shared(plan, shuffled, tmp_path / "method")
-    assert [stage.taken_from is not None for stage in shared_config.stages] == [True, True, False]
+    assert shared_config is not None
+    assert [stage.taken_from is not None for stage in shared_config.stages] == [True, True, True, False]
     shared = train(tmp_path / "shared", config.to_yaml(shared_config))
-    for stage in ("teacher", "student", "distilled"):
+    for stage in ("teacher", "student", "second", "distilled"):
         one, other = (np.load(tmp_path / name / f"episodes/{stage}-test.npz") for name in ("alone", "shared"))
         assert one.files == other.files
         for name in one.files:
@@ -78,6 +81,7 @@ def test_controls_that_share_wait_for_the_method_and_the_others_do_not(plan, tmp
         return workers.Outcome({}, 0)
 
     monkeypatch.setattr(workers, "train", train_all)
+    monkeypatch.setattr(shared_stages, "can_be_taken", lambda *_: True)
     monkeypatch.setattr(execution, "find_slots", lambda *_: [workers.Slot(None)])
     folder = control_runs.open_directory(tmp_path / "controls", plan)
     control_runs.train(folder, plan, None, workers.Report())
@@ -93,4 +97,44 @@ def test_a_control_trains_all_its_stages_if_the_method_has_no_result(plan, tmp_p
     folder = control_runs.open_directory(tmp_path / "controls", plan)
     control_runs.train(folder, plan, None, workers.Report())
     written = config.load(folder.find_program("shuffled") / "config.yaml")
-    assert [stage.taken_from for stage in written.stages] == [None] * 3
+    assert [stage.taken_from for stage in written.stages] == [None] * 4
+
+
+def test_a_control_that_has_saved_something_keeps_its_config_and_one_that_has_not_begins_anew(
+    plan, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(shared_stages, "can_be_taken", lambda *_: True)
+    folder = control_runs.open_directory(tmp_path / "controls", plan)
+    method = folder.find_run("method")
+    method.mkdir()
+    (method / directory.CONFIG).write_text(config.to_yaml(plan.method.config))
+    (method / directory.RESULT).write_text("{}")
+    for run in plan.controls[:2]:
+        path = folder.find_run(run.name)
+        path.mkdir()
+        (path / directory.CONFIG).write_text(config.to_yaml(run.config))
+        (path / directory.LOCK).touch()
+    (folder.find_run("shuffled") / "checkpoints/teacher/3").mkdir(parents=True)
+    control_runs.share(folder, plan, plan.controls[:2])
+    taken = {
+        name: config.load(folder.find_program(name) / "config.yaml").stages[0].taken_from
+        for name in ("shuffled", "untaught")
+    }
+    assert taken == {"shuffled": None, "untaught": str(method.resolve() / "teacher")}
+    assert not folder.find_run("untaught").exists()
+
+
+def test_a_control_trains_all_its_stages_if_the_method_has_lost_a_checkpoint(plan, tmp_path):
+    train(tmp_path / "method", config.to_yaml(plan.method.config))
+    assert shared_stages.take_shared(plan, plan.controls[0], tmp_path / "method") is not None
+    shutil.rmtree(tmp_path / "method/checkpoints/student")
+    assert shared_stages.take_shared(plan, plan.controls[0], tmp_path / "method") is None
+    assert shared_stages.take_shared(plan, plan.controls[1], tmp_path / "method") is not None
+
+
+def test_the_dry_run_says_which_stages_are_taken(plan, metarun_):
+    said = metarun_("compare", plan.file, "--controls", "--dry-run")
+    assert said.code == 0, said
+    lines = {line.partition(":")[0]: line for line in said.out if "; stage" in line}
+    assert lines["shuffled"].endswith("takes teacher, student, second from the method")
+    assert "takes" not in lines["alone"]
