@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from metarun.figures import canvas
 from metarun.finished import comparison
 from metarun.runs import files
+from metarun.sweeps.control_runs import find_difference
 
 SOURCES: dict[str, dict[str, Any]] = {
     "prototype": {},
@@ -135,11 +136,9 @@ def read_cells(run: Path) -> tuple[dict[str, Any], dict[str, dict[str, Cell]]]:
     compared = comparison.compare([run], comparison.Choice())
     ranked = {entry["stage"]: entry for entry in compared["ranking"]}
     control = ranked[CONTROL]
-    own = [line for line in compared["differences"] if control["label"] in (line["of"], line["minus"])]
-    gains: dict[str, tuple[float, bool]] = {}
-    for line in comparison.judge_together(own):
-        is_first = line["of"] == control["label"]
-        gains[line["minus" if is_first else "of"]] = (line["mean"] * (1 if is_first else -1), line["differ"])
+    stages = [name_cell(source, use) for source in [*SOURCES, TOGETHER] for use in USES]
+    own = [find_difference(compared, control["label"], ranked[stage]["label"]) for stage in stages]
+    gains = {line["minus"]: (line["mean"], line["differ"]) for line in comparison.judge_together(own)}
     cells = {
         source: {use: make_cell(ranked[name_cell(source, use)], gains) for use in USES}
         for source in [*SOURCES, TOGETHER]
@@ -181,9 +180,9 @@ def draw(figure, control: dict[str, Any], cells: dict[str, dict[str, Cell]]) -> 
     for row, source in enumerate(cells.values()):
         for column, cell in enumerate(source.values()):
             mark = "" if cell.differ else "\nnot told apart"
-            axes.text(
-                column, row, f"{cell.mean:.2f} ± {cell.ci95:.2f}{mark}", ha="center", va="center", fontsize=8
-            )
+            words = f"{cell.mean:.2f} ± {cell.ci95:.2f}{mark}"
+            colour = "white" if abs(shares[row][column] - 1) > 0.8 else "black"
+            axes.text(column, row, words, ha="center", va="center", fontsize=8, color=colour)
     axes.set(
         xticks=range(len(USES)), xticklabels=list(USES), yticks=range(len(cells)), yticklabels=list(cells)
     )

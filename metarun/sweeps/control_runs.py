@@ -91,17 +91,23 @@ def share(folder: ControlDirectory, plan: Plan, sharing: Sequence[PlannedRun]) -
     method = find_run(folder, plan, plan.method)
     for run in sharing:
         shared = shared_stages.take_shared(plan, run, method)
-        claim = folder.claim(run.name) if shared else None
-        if shared is None or claim is None:
+        claim = folder.claim(run.name)
+        if claim is None:
             continue
         try:
-            path = folder.find_run(run.name)
-            if not any((path / directory.CHECKPOINTS).glob("*/*")):
+            if shared is not None and has_nothing(folder, run):
+                path = folder.find_run(run.name)
                 if (path / directory.CONFIG).exists():  # its config may name a method that lay elsewhere
                     removal.remove(path, folder.path)
                 folder.write_text(f"programs/{run.name}/{CONFIG}", config.to_yaml(shared))
         finally:
             os.close(claim)
+
+
+def has_nothing(folder: ControlDirectory, run: PlannedRun) -> bool:
+    """Return whether a run has still to be trained, and has no checkpoint to go on from."""
+    saved = (folder.find_run(run.name) / directory.CHECKPOINTS).glob("*/*")
+    return folder.find_state(run.name) == "waiting" and not any(saved)
 
 
 def find_run(folder: ControlDirectory, plan: Plan, run: PlannedRun) -> Path:

@@ -10,6 +10,7 @@ import pytest
 from helpers.runs import read_json, train
 from metarun import config
 from metarun.runs import directory
+from metarun.runs.directory import RunDirectory
 from metarun.sweeps import control_runs, controls, execution, shared_stages, workers
 
 TEXT = """
@@ -138,3 +139,20 @@ def test_the_dry_run_says_which_stages_are_taken(plan, metarun_):
     lines = {line.partition(":")[0]: line for line in said.out if "; stage" in line}
     assert lines["shuffled"].endswith("takes teacher, student, second from the method")
     assert "takes" not in lines["alone"]
+
+
+@pytest.mark.parametrize("state", ["done", "diverged"])
+def test_a_control_that_has_ended_stays_though_it_has_no_checkpoint(plan, tmp_path, monkeypatch, state):
+    """A finished run may have been pruned, and one that diverged early never had any."""
+    monkeypatch.setattr(shared_stages, "can_be_taken", lambda *_: True)
+    folder = control_runs.open_directory(tmp_path / "controls", plan)
+    shuffled = plan.controls[0]
+    for run in (plan.method, shuffled):
+        with RunDirectory.open(folder.find_run(run.name), False) as opened:
+            opened.write_config(config.to_yaml(run.config))
+            opened.write_status("done" if run is plan.method else state)
+            if run is plan.method or state == "done":
+                opened.write_result({})
+    control_runs.share(folder, plan, [shuffled])
+    assert folder.find_state("shuffled") == state
+    assert config.load(folder.find_program("shuffled") / "config.yaml").stages[0].taken_from is None
