@@ -439,6 +439,22 @@ def test_a_task_is_scored_by_the_first_observed_probes_alone():
     assert np.abs(embed_without(3) - embed_without(5)).max() > 1e-3
 
 
+def test_four_times_the_probes_do_not_need_four_times_the_memory():
+    family = builders.build_task("mixture", shots=100, queries=1)
+    model = builders.build_model("mlp", family.problem.spec)
+    solver = builders.build_algorithm("maml", model, family.problem)
+    episodes = compiled.sample(family, KEY, 64)
+    earlier = {"maml": solver.init(KEY, episodes, {})}
+
+    def measure_memory(probes: int) -> int:
+        config = task_embedding.Config(source="collaborative", probes=probes, observed=4)
+        algorithm = task_embedding.build(config, model, family.problem, {"maml": solver})
+        program = jax.jit(lambda episodes: algorithm.init(KEY, episodes, earlier)).lower(episodes).compile()
+        return program.memory_analysis().temp_size_in_bytes
+
+    assert measure_memory(64) < 3 * measure_memory(16)
+
+
 def test_a_larger_ridge_shrinks_the_vectors():
     case = make_case("regression", source="collaborative")
     stiff = build(case, source="collaborative", ridge=1e3)

@@ -12,6 +12,7 @@ from metarun.algorithms.task_embedding import collaborative_filter, solver_netwo
 if TYPE_CHECKING:
     from metarun.algorithms.task_embedding import Config
 
+PROBES_AT_ONCE = 8  # for each of the tasks in parallel, whose images all of them see
 LEAST_LOSS = 1e-6  # nats or squared units, added under the logarithm; far below any loss that noise leaves
 
 
@@ -24,7 +25,7 @@ def make_source(config: "Config", model: base.Model, problem: base.Problem) -> t
     descend = solver_network.make_descent(config, loss)
 
     def compute_scores(probes, support: base.Examples):
-        losses = jax.vmap(loss, in_axes=(0, None))(probes, support)
+        losses = jax.lax.map(lambda probe: loss(probe, support), probes, batch_size=PROBES_AT_ONCE)
         return jnp.log(losses + LEAST_LOSS)
 
     def compute_vector(frozen, support: base.Examples):
@@ -35,7 +36,9 @@ def make_source(config: "Config", model: base.Model, problem: base.Problem) -> t
     def fit(key, frozen, supports: base.Examples):
         probe_supports = jax.tree.map(lambda leaf: leaf[: config.probes], supports)
         probes = solver_network.map_tasks(lambda support: descend(frozen["network"], support), probe_supports)
-        scores = solver_network.map_tasks(lambda support: compute_scores(probes, support), supports)
+        scores = solver_network.map_tasks(
+            lambda support: compute_scores(probes, support), supports, networks=PROBES_AT_ONCE
+        )
         mask_key, start_key = jax.random.split(key)
         mask = collaborative_filter.draw_observed(mask_key, len(scores), config.probes, config.observed)
         factors = collaborative_filter.factorise(start_key, scores, mask, config.dimensions, config.ridge)

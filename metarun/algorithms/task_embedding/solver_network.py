@@ -14,7 +14,7 @@ from metarun.options import InnerLoop
 if TYPE_CHECKING:
     from metarun.algorithms.task_embedding import Config
 
-AT_ONCE = 32  # tasks in parallel: the derivatives of hundreds of tasks need much memory at once
+AT_ONCE = 32  # networks in parallel: hundreds of them, or their derivatives, need much memory at once
 
 
 def extract_params(
@@ -84,6 +84,10 @@ def make_descent(config: "Config", loss: Callable) -> Callable:
     return descend
 
 
-def map_tasks(function: Callable, supports: base.Examples) -> PyTree:
-    """Return the function of every task, leaves [task, ...], computed for some tasks at a time."""
-    return jax.lax.map(function, supports, batch_size=AT_ONCE)
+def map_tasks(function: Callable, supports: base.Examples, networks: int = 1) -> PyTree:
+    """Return the function of every task, leaves [task, ...], computed for some tasks at a time.
+
+    Args:
+      networks: how many the function computes for one task; the more, the fewer tasks at a time.
+    """
+    return jax.lax.map(function, supports, batch_size=max(1, AT_ONCE // networks))
