@@ -1,4 +1,4 @@
-"""Keep what the tables need of finished runs, some 30 KB each: configs, results and the values of every episode.
+"""Keep what the tables need of finished runs, 30 to 120 KB each: configs, results and the values of every episode.
 
     python scripts/keep_results.py RUNS_FOLDER KEPT_FOLDER
     python scripts/results.py KEPT_FOLDER --out docs/results.md
@@ -16,12 +16,14 @@ from pathlib import Path
 import results
 
 from metarun import errors
+from metarun.finished import ceiling
 from metarun.runs import directory, files
 
 
 def list_needed(run: Path) -> list[Path]:
     """Return the files of a finished run that its rows are made of."""
-    needed = [run / directory.CONFIG, run / directory.RESULT, *sorted((run / "episodes").glob("*.npz"))]
+    needed = [run / name for name in (directory.CONFIG, directory.RESULT, ceiling.FILE)]
+    needed += sorted((run / "episodes").glob("*.npz"))
     if results.is_method(run):
         needed += [run.parent / name for name in (results.CONTROLS, results.COMPARISON)]
     return [file for file in needed if file.is_file()]
